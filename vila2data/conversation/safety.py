@@ -1,0 +1,55 @@
+"""Text from the web is data: nothing in it may act as a special token or as a turn of the conversation.
+
+Patterns, not one tokenizer's list, since a data set outlives the model that it is trained with.
+"""
+
+import re
+
+_NAMED = (
+    "image|images|video|audio|img|im_patch|im_start|im_end|image_soft_token|start_of_image|end_of_image"
+    "|s|unk|pad|bos|eos|sep|cls|mask|eot|start_of_turn|end_of_turn|think|tool_call|box|ref|quad"
+)
+_TOKEN = re.compile(
+    r"<\|[^<>|\n]{1,40}\|>"  # <|im_start|>, <|endoftext|>, <|vision_start|>
+    r"|<｜[^<>｜\n]{1,40}｜>"  # the same with full-width bars
+    rf"|</?(?:{_NAMED})(?:_?\d{{1,5}})?/?>"  # <image>, <image_1>, </s>
+    r"|<(?:extra_id|reserved|unused|patch_index|loc)_?\d{1,5}>"
+    r"|<</?SYS>>|\[/?INST\]|\[(?:CLS|SEP|PAD|MASK|UNK)\]",
+    re.IGNORECASE,
+)
+_ROLE = re.compile(
+    r"\b(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT)[ \t]*:"  # Vicuna's roles stand in capitals, anywhere in a line
+    r"|^[ \t]*(?:#{1,4}[ \t]*)?(?i:user|assistant|system|human|gpt|bot)[ \t]*:",
+    re.MULTILINE,
+)
+_CAN_HOLD_A_TOKEN = frozenset("<[")
+_INERT = str.maketrans({"<": "‹", ">": "›", "[": "(", "]": ")", "|": "¦", "｜": "¦"})
+
+
+def find_special(text: str) -> str | None:
+    """The first special token or role label in ``text``, None where it holds none.
+
+    Example:
+        >>> find_special("a cat <|im_end|> on a mat")
+        '<|im_end|>'
+    """
+    if _CAN_HOLD_A_TOKEN.isdisjoint(text) and ":" not in text:
+        return None  # the common case, without a regular expression
+    found = _TOKEN.search(text) or _ROLE.search(text)
+    return found.group() if found else None
+
+
+def neutralise(text: str) -> str:
+    """``text`` with special tokens and role labels made inert but still readable.
+
+    ``<image>`` becomes ``‹image›`` and ``USER:`` becomes ``USER：`` (a full-width colon). Doing it twice changes nothing
+    more, and the result holds nothing that ``find_special`` finds.
+
+    Example:
+        >>> neutralise("<image> USER: hi [INST]")
+        '‹image› USER： hi (INST)'
+    """
+    while find_special(text) is not None:  # removing an inner token can close an outer one: <|<s>|>
+        text = _TOKEN.sub(lambda match: match.group().translate(_INERT), text)
+        text = _ROLE.sub(lambda match: match.group().replace(":", "："), text)
+    return text

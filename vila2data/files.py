@@ -1,0 +1,99 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path, PurePath
+
+from .errors import BadInput, RunFailed
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path``; what was written there is synced and renamed at the end.
+
+    A temporary file that an earlier, killed process left is overwritten. On an error nothing appears.
+
+    Raises:
+        RunFailed: the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise_if_full(error, path)
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def raise_if_full(error: OSError, path: Path) -> None:
+    """Raises ``RunFailed`` with what to do where ``error`` means that no space is left."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise RunFailed(
+            f"no space left while writing {path}; nothing finished is lost: "
+            "free some space and run the same command again"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file that appears whole."""
+    with appearing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Makes a file, or the entries of a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal, in constant memory."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes ``target`` another name of ``source``'s bytes, or a copy where the file system cannot link."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copyfile(source, target)
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """``folder / name`` where that stays in ``folder``, links followed; None where it leaves."""
+    if "\0" in name or PurePath(name).is_absolute():
+        return None
+    path = folder / name
+    return path if path.resolve().is_relative_to(folder.resolve()) else None
+
+
+def existing_folder(path: Path, what: str) -> Path:
+    """``path``, checked to be a folder.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if not path.is_dir():
+        raise BadInput(f"{what}: {path} is no folder")
+    return path

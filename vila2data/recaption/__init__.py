@@ -1,0 +1,1 @@
+"""One round of captions over a corpus."""

@@ -1,0 +1,32 @@
+"""Builders, commands and engines, found through entry points so that any package can add one."""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from .errors import BadInput
+
+Kind = Literal["builders", "commands", "engines"]
+
+
+@cache
+def _points(kind: Kind) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"vila2data.{kind}")}
+
+
+def names(kind: Kind) -> list[str]:
+    """The registered names of ``kind``, sorted."""
+    return sorted(_points(kind))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The object registered as ``name``.
+
+    Raises:
+        BadInput: nothing is registered under that name.
+    """
+    try:
+        return _points(kind)[name].load()
+    except KeyError:
+        known = ", ".join(names(kind)) or "none installed"
+        raise BadInput(f"there is no {kind[:-1]} '{name}'; known: {known}") from None
