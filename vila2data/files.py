@@ -15,9 +15,11 @@ _CHUNK_BYTES = 1 << 20
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; what was written there is synced and renamed at the end.
+    """Gives a temporary path beside ``path``; what was written there is synced and renamed at the
+    end.
 
-    A temporary file that an earlier, killed process left is overwritten. On an error nothing appears.
+    A temporary file that an earlier, killed process left is overwritten. On an error nothing
+    appears.
 
     Raises:
         RunFailed: the disk is full.
@@ -71,7 +73,9 @@ def file_sha256(path: Path) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Makes ``target`` another name of ``source``'s bytes, or a copy where the file system cannot link."""
+    """Makes ``target`` another name of ``source``'s bytes, or a copy where the file system cannot
+    link.
+    """
     try:
         target.hardlink_to(source)
     except OSError as error:

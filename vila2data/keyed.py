@@ -1,7 +1,8 @@
 """Order-free randomness: every draw is a keyed hash of what it is for.
 
-A draw depends on its parts alone (data set seed, sample key, round, task, attempt, purpose), never on the order of
-work, the worker, the shard or any generator's state, so that any split of the work gives the same rows.
+A draw depends on its parts alone (data set seed, sample key, round, task, attempt, purpose), never
+on the order of work, the worker, the shard or any generator's state, so that any split of the work
+gives the same rows.
 """
 
 from collections.abc import Mapping

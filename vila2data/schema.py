@@ -63,9 +63,10 @@ CAPTION = Features(
         **QUALITY,
     }
 )
-"""One row per (sample, task, round). ``round`` 0 is the original text, which no model wrote: its captioner, engine,
-prompt, seed, finish reason and token count are null. ``captioner_round`` is the round of the model that wrote, always
-``round - 1``."""
+"""One row per (sample, task, round). ``round`` 0 is the original text, which no model wrote: its
+captioner, engine, prompt, seed, finish reason and token count are null. ``captioner_round`` is the
+round of the model that wrote, always ``round - 1``.
+"""
 
 REJECT = Features({**CAPTION, "reject_reason": _STRING})
 
@@ -80,7 +81,9 @@ CONVERSATION = Features(
         "question_ids": List(_STRING),
     }
 )
-"""``tasks`` and ``question_ids`` hold one entry per assistant turn; the first question is null (plain caption)."""
+"""``tasks`` and ``question_ids`` hold one entry per assistant turn; the first question is null
+(plain caption).
+"""
 
 OBJECTS = List(
     {
@@ -91,8 +94,9 @@ OBJECTS = List(
         "rotation": List(_FLOAT32, length=9),
     }
 )
-"""``bbox`` xyxy 0-1 clipped to the image; ``center`` metres, camera frame x right, y down, z forward; ``dimensions``
-metres [w, h, l]; ``rotation`` row-major, box to camera."""
+"""``bbox`` xyxy 0-1 clipped to the image; ``center`` metres, camera frame x right, y down, z
+forward; ``dimensions`` metres [w, h, l]; ``rotation`` row-major, box to camera.
+"""
 
 RELATIONS = List(
     {
@@ -167,7 +171,9 @@ SCENES = Features(
 
 
 def _with_paths(columns: Mapping[str, object], embedded: str, path: str, kind: object) -> Features:
-    swapped = {path if n == embedded else n: kind if n == embedded else f for n, f in columns.items()}
+    swapped = {
+        path if n == embedded else n: kind if n == embedded else f for n, f in columns.items()
+    }
     return Features(swapped)
 
 
@@ -201,7 +207,8 @@ def data_sets() -> list[str]:
 
 
 def features_of(data_set: str, config: str) -> tuple[Features, ...]:
-    """The forms that ``config`` of ``data_set`` may have: one, or two where images may be embedded or named.
+    """The forms that ``config`` of ``data_set`` may have: one, or two where images may be embedded
+    or named.
 
     Raises:
         BadInput: the data set or the config is unknown.
@@ -233,6 +240,8 @@ def check_table(schema: pa.Schema, features: Features, *, where: str = "table") 
         for name, kind in expected.items()
         if found.get(name) != kind
     ]
-    problems += [f"column '{name}' ({found[name]}) is unknown" for name in found if name not in expected]
+    problems += [
+        f"column '{name}' ({found[name]}) is unknown" for name in found if name not in expected
+    ]
     if problems:
         raise SchemaMismatch(f"{where}: " + "; ".join(problems))

@@ -1,4 +1,5 @@
-"""Text from the web is data: nothing in it may act as a special token or as a turn of the conversation.
+"""Text from the web is data: nothing in it may act as a special token or as a turn of the
+conversation.
 
 Patterns, not one tokenizer's list, since a data set outlives the model that it is trained with.
 """
@@ -18,7 +19,7 @@ _TOKEN = re.compile(
     re.IGNORECASE,
 )
 _ROLE = re.compile(
-    r"\b(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT)[ \t]*:"  # Vicuna's roles stand in capitals, anywhere in a line
+    r"\b(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT)[ \t]*:"  # Vicuna's, anywhere in a line
     r"|^[ \t]*(?:#{1,4}[ \t]*)?(?i:user|assistant|system|human|gpt|bot)[ \t]*:",
     re.MULTILINE,
 )
@@ -42,8 +43,8 @@ def find_special(text: str) -> str | None:
 def neutralise(text: str) -> str:
     """``text`` with special tokens and role labels made inert but still readable.
 
-    ``<image>`` becomes ``‹image›`` and ``USER:`` becomes ``USER：`` (a full-width colon). Doing it twice changes nothing
-    more, and the result holds nothing that ``find_special`` finds.
+    ``<image>`` becomes ``‹image›`` and ``USER:`` becomes ``USER：`` (a full-width colon). Doing it
+    twice changes nothing more, and the result holds nothing that ``find_special`` finds.
 
     Example:
         >>> neutralise("<image> USER: hi [INST]")

@@ -44,9 +44,10 @@ def compose(
 ) -> Conversation | None:
     """The training conversation of one image; None where there is neither text nor answer.
 
-    The caption comes first, as the answer to the image alone (its task is ``general``, or ``original`` where there is no
-    recaption). The specialists follow in an order, and with questions, drawn by keyed hash; one whose answer is missing
-    has no turn. Every text is neutralised.
+    The caption comes first, as the answer to the image alone (its task is ``general``, or
+    ``original`` where there is no recaption). The specialists follow in an order, and with
+    questions, drawn by keyed hash; one whose answer is missing has no turn. Every text is
+    neutralised.
 
     Args:
         key: of the sample; with ``seed`` it decides order and questions.
@@ -72,12 +73,17 @@ def compose(
     for number, (user, assistant, _, _) in enumerate(turns):
         marker = IMAGE_MARKER if number == 0 else ""
         asked = "\n".join(part for part in (marker, user) if part)
-        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": assistant}]
+        messages += [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": assistant},
+        ]
     return Conversation(messages, [t[2] for t in turns], [t[3] for t in turns])
 
 
 def _caption_text(template: Template, *, original: str, caption: str) -> str:
     safe: Mapping[str, str] = {"original": neutralise(original), "caption": neutralise(caption)}
     if not caption.strip():
-        return safe["original"].strip()  # not yet recaptioned: the original alone, whatever the template
+        return safe[
+            "original"
+        ].strip()  # not yet recaptioned: the original alone, whatever the template
     return template.render(original=safe["original"], caption=safe["caption"])

@@ -10,7 +10,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Raster formats whose decoders are let near a file; the name of the file decides nothing."""
 
 SUFFIX_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""How a corpus names what it stores; other formats are stored as PNG. MPO is a JPEG with further frames."""
+"""How a corpus names what it stores; other formats are stored as PNG. MPO is a JPEG with further
+frames.
+"""
 
 _ORIENTATION = 0x0112
 _TRANSPOSED = frozenset({5, 6, 7, 8})
@@ -32,7 +34,7 @@ class Problem:
     detail: str = ""
 
 
-class ImageRefused(Exception):  # noqa: N818 - a verdict on one image, turned into a row, never shown as an error
+class ImageRefused(Exception):
     """An image cannot be used; carries the problem."""
 
     def __init__(self, problem: Problem) -> None:
@@ -62,7 +64,7 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageRefused(Problem("image_too_many_pixels", str(error))) from error
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on crafted bytes; one image's border
+    except Exception as error:
         raise ImageRefused(Problem("image_undecodable", _told(error))) from error
     if image.width * image.height > limits.max_pixels:
         detail = f"{image.width} x {image.height}, at most {limits.max_pixels} pixels"
@@ -79,7 +81,8 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
     """Format and upright size, without decoding a pixel.
 
     Raises:
-        ImageRefused: with reason ``image_empty``, ``image_too_many_bytes``, ``image_too_many_pixels`` or
+        ImageRefused: with reason ``image_empty``, ``image_too_many_bytes``,
+            ``image_too_many_pixels`` or
             ``image_undecodable``.
     """
     image = _open(data, limits)
@@ -99,18 +102,20 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
     """The picture as RGB, upright.
 
     Raises:
-        ImageRefused: as ``read_header``; also ``image_undecodable`` where the pixels are damaged or cut short.
+        ImageRefused: as ``read_header``; also ``image_undecodable`` where the pixels are damaged or
+            cut short.
     """
     image = _open(data, limits)
     try:
         image.load()
         return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on crafted bytes; one image's border
+    except Exception as error:
         raise ImageRefused(Problem("image_undecodable", _told(error))) from error
 
 
 def as_stored(data: bytes, limits: ImageLimits) -> tuple[str, bytes]:
-    """Suffix and bytes under which a corpus stores an image: the bytes as they are, or PNG for other formats.
+    """Suffix and bytes under which a corpus stores an image: the bytes as they are, or PNG for
+    other formats.
 
     Raises:
         ImageRefused: as ``decode`` does; what a corpus stores can be decoded.

@@ -56,9 +56,10 @@ def pack(
 ) -> PackSummary:
     """Packs ``items``, in order, into ``out``; what an earlier, interrupted call finished is kept.
 
-    Beside ``NNNNN.tar`` stand ``NNNNN.parquet``, a row per item with its status, and ``NNNNN_stats.json``, the counts,
-    as img2dataset writes them. Shard n holds items n * samples_per_shard onwards, so the split does not depend on which
-    of them could be read. The same items give the same bytes.
+    Beside ``NNNNN.tar`` stand ``NNNNN.parquet``, a row per item with its status, and
+    ``NNNNN_stats.json``, the counts, as img2dataset writes them. Shard n holds items n *
+    samples_per_shard onwards, so the split does not depend on which of them could be read. The same
+    items give the same bytes.
 
     Args:
         items: in an order that does not change from call to call.
@@ -159,7 +160,11 @@ def _packed(item: SourceItem, limits: ImageLimits) -> tuple[dict[str, Any], dict
             raise ImageRefused(Problem("key_missing", "the row has no key"))
         suffix, image = as_stored(item.load(), limits)
     except ImageRefused as refused:
-        return {**row, "status": refused.problem.reason, "error_message": refused.problem.detail}, {}
+        return {
+            **row,
+            "status": refused.problem.reason,
+            "error_message": refused.problem.detail,
+        }, {}
     header = read_header(image, limits)
     text, text_problem = checked_text(item.text, ReadLimits())
     row |= {
@@ -184,7 +189,8 @@ def _coyo_id(item: SourceItem) -> int | None:
 
 
 def adopt(source: Path, out: Path) -> PackSummary:
-    """Makes an img2dataset output, which is a corpus as it is, available as ``out`` without copying where links work.
+    """Makes an img2dataset output, which is a corpus as it is, available as ``out`` without copying
+    where links work.
 
     Raises:
         CorpusError: ``source`` holds no tars, or ``out`` holds other files of the same names.

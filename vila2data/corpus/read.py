@@ -1,7 +1,8 @@
 """Streams a corpus: WebDataset tars in img2dataset's layout, sample by sample, in order.
 
-Nothing in a tar is trusted. Members that are no plain files, whose names leave the folder, or that are too large are
-never read; a sample with such a member comes out with a problem instead of an exception.
+Nothing in a tar is trusted. Members that are no plain files, whose names leave the folder, or that
+are too large are never read; a sample with such a member comes out with a problem instead of an
+exception.
 """
 
 import json
@@ -33,8 +34,8 @@ class ReadLimits:
 class Sample:
     """One image with its text.
 
-    ``problem`` says why the image cannot be used (``image`` is then empty), ``text_problem`` why the text cannot
-    (``text`` is then ""). ``index`` counts the samples of a shard from 0.
+    ``problem`` says why the image cannot be used (``image`` is then empty), ``text_problem`` why
+    the text cannot (``text`` is then ""). ``index`` counts the samples of a shard from 0.
     """
 
     key: str
@@ -99,9 +100,9 @@ def read_corpus(
 def read_shard(shard: Path, *, limits: ReadLimits | None = None) -> Iterator[Sample]:
     """Samples of one tar in order.
 
-    Members of one key stand side by side, as WebDataset demands; a key that comes back later is a sample of its own,
-    for the duplicate check to find. A tar that ends early gives a last sample, keyed by the shard's name, whose problem
-    is ``shard_truncated``.
+    Members of one key stand side by side, as WebDataset demands; a key that comes back later is a
+    sample of its own, for the duplicate check to find. A tar that ends early gives a last sample,
+    keyed by the shard's name, whose problem is ``shard_truncated``.
     """
     limits = limits or ReadLimits()
     group: _Group | None = None
@@ -161,7 +162,8 @@ def member_problem(member: tarfile.TarInfo, suffix: str, limits: ReadLimits) -> 
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """(key, suffix) of a member: the suffix starts at the first dot of the base name, as in WebDataset.
+    """(key, suffix) of a member: the suffix starts at the first dot of the base name, as in
+    WebDataset.
 
     Example:
         >>> split_name("00000/000000042.seg.png")

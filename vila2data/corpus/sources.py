@@ -1,4 +1,6 @@
-"""What can be packed into a corpus: a folder of images with captions, or any data set with an image column."""
+"""What can be packed into a corpus: a folder of images with captions, or any data set with an image
+column.
+"""
 
 import csv
 import json
@@ -20,7 +22,9 @@ TEXT_COLUMNS = ("caption", "text", "captions", "alt_text", "alt", "caption_str")
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One sample to pack. ``load`` gives the image's bytes, or raises ``ImageRefused``; it is called at most once."""
+    """One sample to pack. ``load`` gives the image's bytes, or raises ``ImageRefused``; it is
+    called at most once.
+    """
 
     key: str
     load: Callable[[], bytes]
@@ -38,7 +42,8 @@ class Caption:
 
 
 def key_of(name: str) -> str:
-    """The corpus key of an image's relative path: without suffix, folders and dots joined by underscores.
+    """The corpus key of an image's relative path: without suffix, folders and dots joined by
+    underscores.
 
     Example:
         >>> key_of("train/000000000790.v2.jpg")
@@ -57,11 +62,13 @@ def from_folder(
 ) -> Iterator[SourceItem]:
     """Images of a folder in order of name, each with the first of its captions.
 
-    Images without a caption come with no text; captions whose image is not there come last, to be counted as missing.
+    Images without a caption come with no text; captions whose image is not there come last, to be
+    counted as missing.
 
     Args:
         folder: searched with its subfolders.
-        captions: JSON (a list of objects, an object of texts by file name, or COCO captions), JSONL, CSV or parquet;
+        captions: JSON (a list of objects, an object of texts by file name, or COCO captions),
+            JSONL, CSV or parquet;
             where None, ``NAME.txt`` beside ``NAME.jpg`` is the caption.
         image_column: of the captions; guessed from the usual names where None.
         text_column: as ``image_column``.
@@ -104,7 +111,9 @@ def _duplicate(key: str) -> Callable[[], bytes]:
 
 
 def _match(names: list[str], known: Mapping[str, Caption]) -> dict[str, str]:
-    """Which entry of the captions speaks of which image: the same path, or else the same, unique base name."""
+    """Which entry of the captions speaks of which image: the same path, or else the same, unique
+    base name.
+    """
     images_named = Counter(PurePosixPath(name).name for name in names)
     entries_named = Counter(PurePosixPath(image).name for image in known)
     by_base = {PurePosixPath(i).name: i for i in known if entries_named[PurePosixPath(i).name] == 1}
@@ -145,7 +154,9 @@ def _file_item(folder: Path, name: str, caption: Caption | None) -> SourceItem:
 
 
 def _bytes_of(text: str) -> bytes:
-    """The bytes a text was read from; what is no text (a lone surrogate in JSON) stays visibly broken."""
+    """The bytes a text was read from; what is no text (a lone surrogate in JSON) stays visibly
+    broken.
+    """
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -203,12 +214,15 @@ def _json_rows(file: Path) -> Iterator[dict[str, Any]]:
         yield from content
     else:
         raise BadInput(
-            f"{file}: holds neither a list of objects, nor an object of texts by file name, nor COCO captions"
+            f"{file}: holds neither a list of objects, nor an object of texts by file name, "
+            "nor COCO captions"
         )
 
 
 def _coco_rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per image that has captions, in the order of the annotations; COCO's ids are not COYO's."""
+    """One row per image that has captions, in the order of the annotations; COCO's ids are not
+    COYO's.
+    """
     images = {image["id"]: image for image in content["images"]}
     for annotation in content["annotations"]:
         image = images.get(annotation.get("image_id"), {})
@@ -257,7 +271,8 @@ def from_dataset(
     text_column: str | None = None,
     key_column: str | None = None,
 ) -> Iterator[SourceItem]:
-    """Rows of a ``datasets`` data set, map-style or streaming, whose image column was cast to ``decode=False``.
+    """Rows of a ``datasets`` data set, map-style or streaming, whose image column was cast to
+    ``decode=False``.
 
     Args:
         rows: each with ``{"bytes": ..., "path": ...}`` in the image column.
@@ -273,7 +288,9 @@ def from_dataset(
         text_name = text_column or next((c for c in TEXT_COLUMNS if c in row), None)
         if text_name is not None:
             _column(row, text_name, (), "text column")
-        key = str(row[_column(row, key_column, (), "key column")]) if key_column else f"{number:09d}"
+        key = (
+            str(row[_column(row, key_column, (), "key column")]) if key_column else f"{number:09d}"
+        )
         text = row.get(text_name) if text_name else ""
         text = text[0] if isinstance(text, list) and text else text
         rest = {k: v for k, v in row.items() if k not in (image_name, text_name, key_column)}
@@ -296,3 +313,29 @@ def _embedded(image: Mapping[str, Any] | None) -> Callable[[], bytes]:
         return Path(path).read_bytes()
 
     return load
+
+
+def load_rows(
+    source: str, *, config: str | None, split: str, image_column: str
+) -> Iterable[Mapping[str, Any]]:
+    """Rows of a data set as ``load_dataset`` finds it, streaming, the images not decoded.
+
+    Raises:
+        BadInput: it cannot be loaded, or has no such image column.
+    """
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source, config, split=split, streaming=True)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{source}: cannot be loaded as a data set: {error}") from error
+    features = rows.features or {}
+    if not isinstance(features.get(image_column), datasets.Image):
+        raise BadInput(
+            f"{source}: column '{image_column}' is no Image(); "
+            f"the columns are {', '.join(features)}"
+        )
+    undecoded: Iterable[Mapping[str, Any]] = rows.cast_column(
+        image_column, datasets.Image(decode=False)
+    )
+    return undecoded

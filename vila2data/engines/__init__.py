@@ -1,4 +1,6 @@
-"""Who writes text: the Captioner protocol. Engines are found through the entry points ``vila2data.engines``."""
+"""Who writes text: the Captioner protocol. Engines are found through the entry points
+``vila2data.engines``.
+"""
 
 from .protocol import (
     Author,

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from vila2data import registry
 from vila2data.corpus.images import ImageLimits, decode
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
@@ -14,7 +15,9 @@ FinishReason = Literal["stop", "length", "repetition", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one text is drawn. ``temperature`` 0 is greedy, and then ``top_p`` and ``seed`` do nothing."""
+    """How one text is drawn. ``temperature`` 0 is greedy, and then ``top_p`` and ``seed`` do
+    nothing.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -24,8 +27,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One image, one prompt. ``index`` comes back with the result; the key, task, round and image hash tell an engine
-    that replays a build which row is meant."""
+    """One image, one prompt. ``index`` comes back with the result; the key, task, round and image
+    hash tell an engine that replays a build which row is meant.
+    """
 
     index: int
     image: bytes | Image.Image
@@ -48,7 +52,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who wrote a text. ``engine`` holds name and version; ``captioner_revision`` is None where it cannot be known."""
+    """Who wrote a text. ``engine`` holds name and version; ``captioner_revision`` is None where it
+    cannot be known.
+    """
 
     captioner: str
     captioner_revision: str | None
@@ -57,9 +63,11 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a request. ``num_tokens`` counts generated tokens, the end-of-text token included.
+    """What became of a request. ``num_tokens`` counts generated tokens, the end-of-text token
+    included.
 
-    ``error_reason`` is a fixed code and ``error_detail`` what was seen, both set where ``finish_reason`` is ``error``.
+    ``error_reason`` is a fixed code and ``error_detail`` what was seen, both set where
+    ``finish_reason`` is ``error``; ``retriable`` is False where another seed cannot help.
     """
 
     index: int
@@ -70,14 +78,16 @@ class Result:
     num_prompt_tokens: int | None = None
     error_reason: str = ""
     error_detail: str = ""
+    retriable: bool = True
 
 
 class Captioner(Protocol):
     """An engine, ready to write.
 
-    ``generate`` draws requests from the iterable as it can take them, so that memory stays bounded, and yields one
-    result per request, in any order. The result of a request does not depend on the others. A request that fails gives
-    a result with finish reason ``error``; only what makes further work pointless is raised.
+    ``generate`` draws requests from the iterable as it can take them, so that memory stays bounded,
+    and yields one result per request, in any order. The result of a request does not depend on the
+    others. A request that fails gives a result with finish reason ``error``; only what makes
+    further work pointless is raised.
     """
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
@@ -100,6 +110,21 @@ class EngineConfig(BaseModel):
 
     name: str
 
+    @classmethod
+    def resolve(cls, content: Any) -> "type[EngineConfig]":
+        """The settings class of the engine that ``content["name"]`` names.
+
+        Raises:
+            ValueError: no engine has that name.
+        """
+        name = content.get("name") if isinstance(content, dict) else None
+        if name not in registry.names("engines"):
+            raise ValueError(
+                f"engine '{name}' is not known; known: {', '.join(registry.names('engines'))}"
+            )
+        config: type[EngineConfig] = registry.load("engines", name).Config
+        return config
+
     def shaping(self) -> dict[str, Any]:
         """The settings that shape the text, and what else does (engine version, model hash)."""
         fields = type(self).model_fields
@@ -112,10 +137,14 @@ class EngineConfig(BaseModel):
         return self.model_dump(mode="json", include=shaped)
 
     def problems(self) -> list[str]:
-        """What keeps the engine from starting, found without starting it; empty where nothing does."""
+        """What keeps the engine from starting, found without starting it."""
         return []
 
 
-def failed(index: int, author: Author, reason: str, detail: str = "") -> Result:
+def failed(
+    index: int, author: Author, reason: str, detail: str = "", *, retriable: bool = True
+) -> Result:
     """A result that says why there is no text."""
-    return Result(index, "", "error", author, error_reason=reason, error_detail=detail)
+    return Result(
+        index, "", "error", author, error_reason=reason, error_detail=detail, retriable=retriable
+    )

@@ -20,9 +20,10 @@ ORIGINAL_FIELD = "{original}"
 class Prompt:
     """One text given to a model.
 
-    ``use`` tells what for: ``caption`` asks a captioner to write, ``question`` stands in a training sample before a
-    specialist's answer, ``format`` follows a question and fixes the form of its answer. ``echo_phrases`` are further
-    texts that show, when a caption holds them, that the model repeated its instruction.
+    ``use`` tells what for: ``caption`` asks a captioner to write, ``question`` stands in a training
+    sample before a specialist's answer, ``format`` follows a question and fixes the form of its
+    answer. ``echo_phrases`` are further texts that show, when a caption holds them, that the model
+    repeated its instruction.
     """
 
     id: str
@@ -114,7 +115,8 @@ def template(template_id: str) -> Template:
 
 
 def render_prompt(text: str, *, original: str) -> str:
-    """``text`` with ``{original}`` replaced; no other field is special, so braces in a prompt are safe.
+    """``text`` with ``{original}`` replaced; no other field is special, so braces in a prompt are
+    safe.
 
     Args:
         text: a prompt, with or without the field.

@@ -14,9 +14,11 @@ from vila2data.stats.signals import Signals
 
 _MIN_WORDS_FOR_LOOP = 12  # below this a repeated pair of words is chance
 _REFUSAL = re.compile(
-    r"\b(?:I(?:'m| am) (?:sorry|unable)|I (?:can(?:no|')t|do not|don't) (?:see|view|provide|assist|help|describe)"
-    r"|as an AI\b|as a language model|(?:no|not) (?:image|picture) (?:was |is |has been )?(?:provided|attached|visible)"
-    r"|unable to (?:see|view|process|analy[sz]e) (?:the|this|any|an) (?:image|picture))",
+    r"\bI(?:'m| am) (?:sorry|unable)"
+    r"|\bI (?:can(?:no|')t|do not|don't) (?:see|view|provide|assist|help|describe)"
+    r"|\bas an AI\b|\bas a language model"
+    r"|\b(?:no|not) (?:image|picture) (?:was |is |has been )?(?:provided|attached|visible)"
+    r"|\bunable to (?:see|view|process|analy[sz]e) (?:the|this|any|an) (?:image|picture)",
     re.IGNORECASE,
 )
 _REFUSAL_WITHIN_CHARS = 200
@@ -52,8 +54,8 @@ class Verdict:
 def judge(result: Result, signals: Signals, prompt: Prompt, rules: GateRules) -> Verdict | None:
     """The first rule that ``result`` breaks, None where it passes.
 
-    In order: ``engine_error`` or the engine's own reason, ``empty``, ``special_token``, ``length`` (cut off by the token
-    limit), ``repetition``, ``prompt_echo``, ``refusal``.
+    In order: ``engine_error`` or the engine's own reason, ``empty``, ``special_token``, ``length``
+    (cut off by the token limit), ``repetition``, ``prompt_echo``, ``refusal``.
     """
     if result.finish_reason == "error":
         return Verdict(result.error_reason or "engine_error", result.error_detail)

@@ -1,4 +1,6 @@
-"""Quality signals of a caption, computed once when it is written, so that statistics are column scans."""
+"""Quality signals of a caption, computed once when it is written, so that statistics are column
+scans.
+"""
 
 import re
 import zlib
@@ -17,12 +19,15 @@ class Signals:
     Attributes:
         num_words: pieces between white space.
         num_chars: Unicode code points.
-        num_sentences: runs of ``.``, ``!`` or ``?`` that end a piece, at least 1 where there is a word; abbreviations
+        num_sentences: runs of ``.``, ``!`` or ``?`` that end a piece, at least 1 where there is a
+            word; abbreviations
             count as ends.
         distinct_ratio: distinct words over words, case folded; 1 where there are none.
-        repeated_ngram_share: length of the longest run of words that occurs twice (overlaps count), over ``num_words``:
+        repeated_ngram_share: length of the longest run of words that occurs twice (overlaps count),
+            over ``num_words``:
             about 0.03 in good long captions, near 1 in a loop.
-        compression_ratio: UTF-8 bytes over their zlib size; loops compress well. Source: Whisper's decoding rule, which
+        compression_ratio: UTF-8 bytes over their zlib size; loops compress well. Source: Whisper's
+            decoding rule, which
             calls 2.4 a failed transcript.
         list_format: at least two lines are list items.
     """
@@ -55,8 +60,8 @@ def signals_of(text: str) -> Signals:
 def longest_repeat(words: list[str]) -> int:
     """Length of the longest run of words that occurs at two places, which may overlap.
 
-    Short runs, all that good captions repeat, are found by comparing sets of n-grams; longer ones by substring search,
-    at most 2 n of them since each either moves the start or lengthens the run.
+    Short runs, all that good captions repeat, are found by comparing sets of n-grams; longer ones
+    by substring search, at most 2 n of them since each either moves the start or lengthens the run.
 
     Example:
         >>> longest_repeat("a red car and a red bus".split())

@@ -1,0 +1,310 @@
+"""Builder of ``coyo-recap``: original texts, rounds of recaptions, specialists' answers,
+conversations.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import duckdb
+import pyarrow as pa
+from pydantic import Field
+
+from vila2data.build.builder import OnSample, Prepared
+from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, read_manifest
+from vila2data.build.recipe import BuildRecipe
+from vila2data.build.tables import rebatched, work_connection
+from vila2data.build.views import sql_list
+from vila2data.conversation import Answer, compose
+from vila2data.corpus.read import list_shards
+from vila2data.errors import BadInput
+from vila2data.prompts import template
+from vila2data.recaption.ledger import Counts, Ledger, fingerprint_of
+from vila2data.recaption.run import scan
+from vila2data.recaption.spec import LimitRules, RecaptionSpec
+from vila2data.recipe import RecipePath
+from vila2data.schema import CONVERSATION, features_of
+from vila2data.stats import run_sql, statements
+
+from . import coyo_recap_rules
+
+ORIGINAL = "original"
+CONVERSATIONS = "conversations"
+_ROWS_PER_GROUP = 10_000
+
+# One copy of a key, the same in every config: chosen by image and text, never by what became of its
+# caption.
+_LEDGER_ROWS = """
+SELECT * EXCLUDE (copy, reject_reason),
+       CASE WHEN reject_reason IS NULL AND copy > 1 THEN 'duplicate_key' ELSE reject_reason END AS
+       reject_reason
+FROM (SELECT *, row_number() OVER (PARTITION BY key ORDER BY image_sha256 NULLS LAST, original, url)
+AS copy
+      FROM read_parquet({files}, union_by_name = true))
+"""
+_ORDER = "ORDER BY key, image_sha256, original, caption, reject_reason"
+
+_CONVERSATION_ROWS = """
+WITH general AS (
+    SELECT key, arg_max(caption, round) AS caption, arg_max(template_id, round) AS template_id
+    FROM captions WHERE task = 'general' AND round > 0 GROUP BY key),
+specialists AS (
+    SELECT key, list(struct_pack(task := task, text := caption) ORDER BY task) AS answers
+    FROM (SELECT key, task, arg_max(caption, round) AS caption
+          FROM captions WHERE task <> 'general' GROUP BY key, task) GROUP BY key)
+SELECT o.key, o.id, o.url, o.image_sha256, o.original,
+       coalesce(g.caption, '') AS caption, coalesce(g.template_id, '') AS template_id,
+       coalesce(s.answers, []) AS answers
+FROM originals o LEFT JOIN general g USING (key) LEFT JOIN specialists s USING (key)
+WHERE o.usable OR g.key IS NOT NULL OR s.key IS NOT NULL
+ORDER BY o.key
+"""
+
+
+class CoyoRecapRecipe(BuildRecipe):
+    """Recipe of ``coyo-recap``: a version is the base's configs, the recipe's own round, and
+    further runs.
+    """
+
+    corpus: RecipePath = Field(description="folder of tars; see `vila2data corpus pack`")
+    base: RecipePath | None = Field(
+        None, description="earlier build of the same corpus whose configs are carried along"
+    )
+    recaption: RecaptionSpec | None = Field(None, description="the round that this recipe adds")
+    runs: Sequence[RecipePath] = Field((), description="folders of further finished runs")
+    template: str = "concatenated"
+    limits: LimitRules = LimitRules()
+    license: str = Field("cc-by-4.0", description="COYO-700M's is cc-by-4.0")
+
+    def problems(self) -> list[str]:
+        """Folders that are not there, and what the engine lacks."""
+        found = []
+        if not self.corpus.is_dir():
+            found.append(
+                f"corpus: {self.corpus}: no such folder; `vila2data corpus pack` makes one"
+            )
+        if self.base is not None and not self.base.is_dir():
+            found.append(f"base: {self.base}: no such build")
+        if self.recaption is not None:
+            found += [f"recaption.{told}" for told in self.recaption.engine.problems()]
+        return found
+
+
+@dataclass
+class CoyoRecapConfig(datasets.BuilderConfig):  # type: ignore[misc]
+    """Where the rows of a config come from.
+
+    Attributes:
+        originals: parquet files of the original texts, with and without problems.
+        captions: parquet files of each caption config, rows with a ``reject_reason`` among them or
+            not.
+        template: joins original and recaption where the caption rows name none.
+        seed: of the data set.
+        work: folder for what does not fit into memory.
+    """
+
+    originals: Sequence[str] = ()
+    captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    template: str = "concatenated"
+    seed: int = 0
+    work: str | None = None
+
+
+class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+    """Image-text pairs from the web, recaptioned in rounds by the model that was trained on them,
+    by the recipe of VILA².
+
+    `original` holds the text an image was found with. `roundN` holds what the model of round N-1
+    wrote; `spatial`, `grounding` and `ocr` what specialists wrote. `conversations` (the default)
+    joins the original text, the newest recaption that passed the gate, and the specialists' answers
+    to turns for training; special tokens and role labels in them are made inert there, and only
+    there.
+
+    Captions carry no images: `vila2data.corpus.attach_images(dataset, corpus)` joins them by key
+    and hash.
+    """
+
+    BUILDER_CONFIG_CLASS = CoyoRecapConfig
+    VERSION = datasets.Version("1.0.0")
+    DATA_SET: ClassVar[str] = "coyo-recap"
+    RECIPE: ClassVar[type[BuildRecipe]] = CoyoRecapRecipe
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=features_of(self.DATA_SET, self.config.name)[0])
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
+
+    def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:
+        schema = self.info.features.arrow_schema
+        with work_connection(self.config.work) as connection:
+            if self.config.name == CONVERSATIONS:
+                batches = self._conversations(connection)
+            else:
+                batches = connection.execute(self._caption_query()).to_arrow_reader(_ROWS_PER_GROUP)
+            for number, table in enumerate(rebatched(batches, _ROWS_PER_GROUP)):
+                yield number, table.select(schema.names).cast(schema)
+
+    def _caption_query(self) -> str:
+        config = self.config.name.removesuffix(REJECTS_SUFFIX)
+        files = self.config.originals if config == ORIGINAL else self.config.captions.get(config)
+        if not files:
+            known = ", ".join([ORIGINAL, *self.config.captions])
+            raise BadInput(f"config '{config}' has no source; configs with one: {known}")
+        rejected = "" if self.config.name == config else "NOT"
+        rows = _LEDGER_ROWS.format(files=sql_list(files))
+        return f"SELECT * FROM ({rows}) WHERE reject_reason IS {rejected} NULL {_ORDER}"
+
+    def _conversations(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        originals = _LEDGER_ROWS.format(files=sql_list(self.config.originals))
+        connection.execute(
+            "CREATE TEMP VIEW originals AS SELECT *, reject_reason IS NULL AS usable "
+            f"FROM ({originals}) WHERE reject_reason IS DISTINCT FROM 'duplicate_key'"
+        )
+        rows = [_LEDGER_ROWS.format(files=sql_list(f)) for f in self.config.captions.values()]
+        kept = [
+            f"SELECT key, task, round, caption, template_id FROM ({r}) WHERE reject_reason IS NULL"
+            for r in rows
+        ]
+        nothing = "SELECT key, task, round, caption, template_id FROM originals WHERE false"
+        connection.execute(f"CREATE TEMP VIEW captions AS {' UNION ALL '.join([nothing, *kept])}")
+        schema = CONVERSATION.arrow_schema.remove_metadata()
+        for batch in connection.execute(_CONVERSATION_ROWS).to_arrow_reader(_ROWS_PER_GROUP):
+            rows_of_batch = [self._conversation(row) for row in batch.to_pylist()]
+            yield from pa.Table.from_pylist(
+                [row for row in rows_of_batch if row], schema=schema
+            ).to_batches()
+
+    def _conversation(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        made = compose(
+            row["key"],
+            original=row["original"],
+            caption=row["caption"],
+            template=template(row["template_id"] or self.config.template),
+            answers=[Answer(a["task"], a["text"]) for a in row["answers"]],
+            seed=self.config.seed,
+        )
+        if made is None:
+            return None
+        identity = {name: row[name] for name in ("key", "id", "url", "image_sha256")}
+        turns = {"tasks": made.tasks, "question_ids": made.question_ids}
+        return {**identity, "messages": made.messages, **turns}
+
+    @classmethod
+    def prepare(cls, recipe: CoyoRecapRecipe, work: Path, on_sample: OnSample) -> Prepared:
+        """Scans the corpus's original texts, unless the base has them, and finds the finished runs.
+
+        Raises:
+            BadInput: a run is not there, is not finished, or its config is in the base already.
+        """
+        shards = list_shards(recipe.corpus)
+        carried = _carried(recipe)
+        funnel: list[FunnelStep] = []
+        configs: list[str] = []
+        if recipe.base is not None:
+            originals = _files_of(recipe.base, ORIGINAL)
+        else:
+            counts = scan(
+                recipe.corpus, work / ORIGINAL, limits=recipe.limits.reading(), on_sample=on_sample
+            )
+            funnel.append(_step("read the corpus", counts))
+            originals = [(work / ORIGINAL / "shards" / "*.parquet").as_posix()]
+            configs += [ORIGINAL, ORIGINAL + REJECTS_SUFFIX]
+        captions = {c: _files_of(recipe.base, c) for c in carried if recipe.base and _is_caption(c)}
+        sources: list[Mapping[str, Any]] = [_corpus_source(recipe.corpus, shards)]
+        for folder in _runs(recipe):
+            ledger = Ledger.open(folder)
+            config = _config_of(ledger)
+            if config in captions:
+                raise BadInput(
+                    f"{folder}: config '{config}' is in the base, or in another run, already"
+                )
+            captions[config] = [(folder / "shards" / "*.parquet").as_posix()]
+            configs += [config, config + REJECTS_SUFFIX]
+            funnel.append(_step(config, ledger.total(shards)))
+            sources.append({"run": config, "fingerprint": ledger.fingerprint, **ledger.shaping})
+        return Prepared(
+            configs=[*configs, CONVERSATIONS],
+            default_config=CONVERSATIONS,
+            carried=carried,
+            base=recipe.base,
+            arguments={
+                "originals": originals,
+                "captions": captions,
+                "template": recipe.template,
+                "seed": recipe.seed,
+                "work": str(work),
+            },
+            funnel=funnel,
+            sources=sources,
+        )
+
+    @classmethod
+    def funnel(cls, connection: duckdb.DuckDBPyConnection, configs: list[str]) -> list[FunnelStep]:
+        """Images that became conversations."""
+        return coyo_recap_rules.conversation_funnel(connection, configs)
+
+    @classmethod
+    def invariants(cls, connection: duckdb.DuckDBPyConnection, configs: list[str]) -> list[str]:
+        """What is wrong with the rows."""
+        return coyo_recap_rules.problems(connection, configs)
+
+    @classmethod
+    def statistics(
+        cls, connection: duckdb.DuckDBPyConnection, configs: list[str]
+    ) -> dict[str, Any]:
+        """Table 1 by config, and the length of the training text, which is neither original nor
+        recaption alone.
+        """
+        training_text = run_sql(connection, coyo_recap_rules.TRAINING_TEXT).dicts()[0]
+        lengths = run_sql(connection, statements("length")).dicts()
+        return {"captions": lengths, "training_text": training_text}
+
+
+def _is_caption(config: str) -> bool:
+    return config not in (ORIGINAL, CONVERSATIONS) and not config.endswith(REJECTS_SUFFIX)
+
+
+def _carried(recipe: CoyoRecapRecipe) -> list[str]:
+    """Configs of the base; conversations are made anew."""
+    if recipe.base is None:
+        return []
+    manifest = read_manifest(recipe.base)
+    if manifest.data_set != CoyoRecap.DATA_SET:
+        raise BadInput(f"base: {recipe.base} is {manifest.data_set}, not {CoyoRecap.DATA_SET}")
+    return [config for config in manifest.configs if config != CONVERSATIONS]
+
+
+def _files_of(base: Path, config: str) -> list[str]:
+    """A carried config with its rejects: a config's whole ledger, as a run's shards are."""
+    return [
+        (base / "data" / folder / "*.parquet").as_posix()
+        for folder in (config, config + REJECTS_SUFFIX)
+    ]
+
+
+def _runs(recipe: CoyoRecapRecipe) -> list[Path]:
+    own = [recipe.recaption.run] if recipe.recaption else []
+    return [*own, *recipe.runs]
+
+
+def _config_of(ledger: Ledger) -> str:
+    task = str(ledger.shaping["task"])
+    return f"round{ledger.shaping['round']}" if task == "general" else task
+
+
+def _step(name: str, counts: Counts) -> FunnelStep:
+    return FunnelStep(name, counts.read, counts.written, counts.rejected, counts.not_sampled)
+
+
+def _corpus_source(corpus: Path, shards: Sequence[Path]) -> dict[str, Any]:
+    sizes = {shard.name: shard.stat().st_size for shard in shards}
+    listed = "\n".join(f"{name} {size}" for name, size in sizes.items())
+    return {
+        "corpus": corpus.name,
+        "shards": len(shards),
+        "bytes": sum(sizes.values()),
+        "fingerprint": fingerprint_of({"shards": listed}),
+    }

@@ -1,0 +1,1 @@
+"""Recipes that come with the package, one YAML per build; installed as ``vila2data.recipes``."""

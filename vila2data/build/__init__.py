@@ -1,0 +1,1 @@
+"""A version on disk: written whole, described, verified, never changed."""

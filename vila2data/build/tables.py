@@ -1,0 +1,48 @@
+"""Streams of rows through DuckDB, in memory that does not grow with them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from .views import sql_text
+
+_MEMORY_LIMIT = "4GB"
+
+
+@contextmanager
+def work_connection(folder: str | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose sorts and joins go to ``folder`` where memory is short."""
+    connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
+    connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+    if folder is not None:
+        spill = Path(folder) / "spill"
+        connection.execute(f"SET temp_directory = {sql_text(str(spill))}")
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly ``rows``, the last one shorter.
+
+    How a query's result is cut into batches depends on threads; files must not.
+    """
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        if count >= rows:
+            table = pa.Table.from_batches(waiting)
+            whole = count - count % rows
+            for start in range(0, whole, rows):
+                yield table.slice(start, rows).combine_chunks()
+            waiting = table.slice(whole).to_batches()
+            count -= whole
+    if count:
+        yield pa.Table.from_batches(waiting).combine_chunks()

@@ -1,0 +1,322 @@
+"""The command ``vila2data``. Commands import what they need when they run, so that ``--help`` is
+quick.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import __version__, registry
+from .errors import Vila2DataError
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe file, or a shipped one's name such as coyo_recap/round1.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrides a value of the recipe."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Says what would be done, and stops.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON in place of a table.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="CSV in place of a table.")]
+BuildArgument = Annotated[Path, typer.Argument(help="Folder of a build.")]
+
+
+class _Commands(TyperGroup):
+    """The commands below and those that installed packages register."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        own = super().list_commands(ctx)
+        return own + [name for name in registry.names("commands") if name not in own]
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in registry.names("commands"):
+            return own
+        added = typer.Typer()
+        added.command(cmd_name)(registry.load("commands", cmd_name))
+        return typer.main.get_command(added)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Versioned Hugging Face data sets for visual language models, by the VILA² recipe.",
+    epilog="Exit status: 0 done, 1 the run or check failed, 2 bad input.",
+)
+corpus_app = typer.Typer(no_args_is_help=True, help="Image-text shards: WebDataset tars.")
+app.add_typer(corpus_app, name="corpus")
+
+
+def main() -> None:
+    """Runs the command line; the package's own errors become one message and an exit status."""
+    try:
+        app()
+    except Vila2DataError as error:
+        from .console import complain
+
+        complain(str(error))
+        sys.exit(error.exit_status)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vila2data {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@corpus_app.command("pack")
+def corpus_pack(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of images or of img2dataset tars, or what load_dataset takes."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the corpus.")],
+    captions: Annotated[
+        Path | None,
+        typer.Option(help="JSON, JSONL, CSV or parquet; else NAME.txt beside NAME.jpg."),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Of the captions or data set.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Of the captions or data set.")] = None,
+    key_column: Annotated[str | None, typer.Option(help="Of the data set; unique.")] = None,
+    config: Annotated[str | None, typer.Option(help="Of the data set.")] = None,
+    split: Annotated[str, typer.Option(help="Of the data set.")] = "train",
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples in each tar.")] = 10_000,
+    max_image_bytes: Annotated[int, typer.Option(min=1)] = 32 * 1024 * 1024,
+    max_image_pixels: Annotated[int, typer.Option(min=1)] = 64_000_000,
+) -> None:
+    """Writes image-text shards from a folder, a data set, or img2dataset's output.
+
+    An interrupted pack goes on where it stopped. Every image that is left out is counted, with a
+    reason, in the shard's parquet.
+    """
+    from .console import progress, show_table
+    from .corpus.images import ImageLimits
+    from .corpus.pack import adopt, pack
+    from .corpus.sources import from_dataset, from_folder, load_rows
+
+    folder = Path(source)
+    if folder.is_dir() and any(folder.glob("*.tar")):
+        summary = adopt(folder, out)
+    else:
+        if captions is not None or (folder.is_dir() and not _is_data_set(folder)):
+            items = from_folder(
+                folder, captions, image_column=image_column, text_column=text_column
+            )
+        else:
+            image = image_column or "image"
+            rows = load_rows(source, config=config, split=split, image_column=image)
+            items = from_dataset(
+                rows, image_column=image, text_column=text_column, key_column=key_column
+            )
+        with progress("packing", total=None, unit="images") as done:
+            summary = pack(
+                items,
+                out,
+                samples_per_shard=samples_per_shard,
+                limits=ImageLimits(max_image_bytes, max_image_pixels),
+                on_item=lambda: done(1),
+            )
+    reasons = [(reason, count) for reason, count in summary.rejected.items()]
+    counts = [("read", summary.read), ("written", summary.written), *reasons]
+    show_table(
+        ["samples", "count"], counts, title=f"{out}: {summary.shards} shards", numeric=["count"]
+    )
+    if summary.written == 0 and summary.read > 0:
+        raise typer.Exit(1)
+
+
+def _is_data_set(folder: Path) -> bool:
+    return any(folder.rglob("*.parquet")) or any(folder.rglob("*.arrow"))
+
+
+@corpus_app.command("check")
+def corpus_check(
+    corpus: Annotated[Path, typer.Argument(help="Folder of the corpus.")],
+    limit: Annotated[int, typer.Option(min=0, help="How many findings of a kind are listed.")] = 20,
+    headers_only: Annotated[bool, typer.Option(help="Does not decode the images.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Counts samples and lists what is wrong: duplicate keys and images, broken or oversize images,
+    captions missing.
+
+    Exit status 1 where a sample cannot be used or a key stands twice.
+    """
+    from dataclasses import asdict
+
+    from .console import progress, show_json, show_table
+    from .corpus.check import check
+
+    with progress("checking", total=None, unit="samples") as done:
+        report = check(corpus, decode_images=not headers_only, limit=limit, on_sample=done)
+    if as_json:
+        show_json(asdict(report))
+    else:
+        counts = [("shards", report.shards), ("samples", report.samples), ("usable", report.usable)]
+        found = [(kind, count) for kind, count in report.counts.items()]
+        show_table(["", "count"], counts + found, title=str(corpus), numeric=["count"])
+        listed = [(f.kind, f.shard, f.key, f.detail) for f in report.findings]
+        if listed:
+            show_table(["kind", "shard", "key", "detail"], listed, title="Findings")
+    raise typer.Exit(1 if report.failed else 0)
+
+
+@app.command()
+def recaption(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Writes one round, or one specialist, of captions over a corpus; goes on where it stopped."""
+    from .commands import recaption_command
+
+    recaption_command(recipe, overrides or [], dry_run=dry_run)
+
+
+@app.command()
+def build(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Makes the build of a recipe: builds/<data set>/<version>."""
+    from .commands import build_command
+
+    build_command(recipe, overrides or [], dry_run=dry_run)
+
+
+@app.command()
+def verify(build: BuildArgument, as_json: JsonOption = False) -> None:
+    """Recomputes hashes, counts, columns and the data set's rules; exit status 1 and a list where
+    they fail.
+    """
+    from .build.verify import verify as verify_build
+    from .console import say, show_json
+
+    found = verify_build(build)
+    if as_json:
+        show_json({"checked": found.checked, "problems": found.problems})
+    else:
+        for problem in found.problems:
+            say(problem)
+        checked = ", ".join(f"{count} {what}" for what, count in found.checked.items())
+        verdict = f"{len(found.problems)} problems" if found.problems else "ok"
+        say(f"{build}: {verdict} (checked {checked})")
+    raise typer.Exit(1 if found.problems else 0)
+
+
+@app.command()
+def stats(
+    builds: Annotated[list[Path], typer.Argument(help="Folders of builds.")],
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Caption length (the paper's Table 1), quality signals and rejects, by config."""
+    from .console import show_csv, show_json, show_table
+    from .stats import statistics
+    from .stats.run import TABLES
+
+    tables = {str(build): statistics(build) for build in builds}
+    if as_json:
+        show_json(
+            {b: {name: t.dicts() for name, t in found.items()} for b, found in tables.items()}
+        )
+        return
+    if as_csv:
+        first = next(iter(tables.values()))["length"]
+        show_csv(
+            ["build", *first.columns],
+            [(b, *row) for b, found in tables.items() for row in found["length"].rows],
+        )
+        return
+    for build, found in tables.items():
+        for name, title in TABLES.items():
+            table = found[name]
+            if table.rows:
+                words = {"config", "reject_reason", "captioners"}
+                numeric = [c for c in table.columns if c not in words]
+                show_table(table.columns, table.rows, title=f"{build}: {title}", numeric=numeric)
+
+
+@app.command()
+def query(
+    build: BuildArgument,
+    statement: Annotated[str, typer.Argument(metavar="SQL", help="A DuckDB query.")],
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Runs a DuckDB query over the build's views: one per config, and for captions `captions` and
+    `rejects`.
+    """
+    from .build.views import connect
+    from .console import show_csv, show_json, show_table
+    from .stats import run_sql
+
+    result = run_sql(connect(build), statement)
+    if as_json:
+        show_json(result.dicts())
+    elif as_csv:
+        show_csv(result.columns, result.rows)
+    else:
+        show_table(result.columns, result.rows)
+
+
+@app.command()
+def sql(build: BuildArgument) -> None:
+    """Prints the statements that create the build's views, for DuckDB's own shell."""
+    from .build.views import view_statements
+    from .console import say
+
+    for statement in view_statements(build):
+        say(statement)
+
+
+@app.command()
+def report(
+    builds: Annotated[list[Path], typer.Argument(help="Folders of builds.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    corpus: Annotated[Path | None, typer.Option(help="Corpus that holds the images.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="How many images are shown.")] = 24,
+    keys: Annotated[str, typer.Option(help="Keys to show, with commas between.")] = "",
+    seed: Annotated[int, typer.Option(help="Draws the images that are shown.")] = 0,
+) -> None:
+    """Writes one self-contained page: facts, tables, length distributions, and images with their
+    captions.
+    """
+    from .commands import report_command
+
+    chosen = [key for key in keys.split(",") if key]
+    report_command(builds, out, corpus=corpus, samples=samples, keys=chosen, seed=seed)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Says what is installed, which engines and device would be used, and how to get what is
+    missing.
+    """
+    from .console import show_json, show_table
+    from .doctor import examine
+
+    found = examine()
+    if as_json:
+        show_json([{"what": w, "found": f, "remedy": r} for w, f, r in found])
+    else:
+        show_table(["", "found", "how to get it"], found, title="vila2data doctor")

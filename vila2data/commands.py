@@ -1,0 +1,151 @@
+"""The long commands: plan, progress, one summary table."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import registry
+from .build.manifest import read_manifest
+from .build.recipe import BuildRecipe
+from .build.write import build_path, write_build
+from .console import progress, say, show_table
+from .corpus.read import list_shards, read_shard
+from .errors import BadInput, BuildError
+from .recaption.run import Plan, plan, run
+from .recaption.spec import RecaptionSpec
+from .recipe import load_recipe
+
+_SHOWN_REQUESTS = 3
+
+
+def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> None:
+    """Runs the ``recaption:`` block of a recipe.
+
+    Raises:
+        BadInput: the recipe has none.
+    """
+    recipe: Any = load_recipe(name, overrides)
+    spec: RecaptionSpec | None = getattr(recipe, "recaption", None)
+    if spec is None:
+        raise BadInput(
+            f"{name}: has no block 'recaption:'; see the shipped recipe coyo_recap/round1"
+        )
+    planned = plan(spec, recipe.corpus, seed=recipe.seed)
+    if dry_run:
+        _show_plan(planned, spec, recipe.seed)
+        return
+    total = samples_in(planned.todo)
+    began_s = time.monotonic()
+    with progress(spec.config, total=total, unit="images") as done:
+        counts = run(spec, recipe.corpus, seed=recipe.seed, on_sample=done)
+    duration_s = time.monotonic() - began_s
+    finished_before = sum(found.read for found in planned.finished.values())
+    asked = counts.read - finished_before
+    rate = asked / duration_s if duration_s > 0 else 0.0
+    reasons = [(f"rejected: {reason}", count) for reason, count in counts.rejected.items()]
+    show_table(
+        ["samples", "count"],
+        [
+            ("read", counts.read),
+            ("of these in earlier runs", finished_before),
+            ("kept", counts.written),
+            *reasons,
+            ("not sampled", counts.not_sampled),
+        ],
+        title=f"{spec.config} in {spec.run}: {duration_s:.1f} s, {rate:,.1f} images/s",
+        numeric=["count"],
+    )
+    say(f"next: vila2data build {name}{''.join(f' --set {o}' for o in overrides)}")
+
+
+def samples_in(shards: Sequence[Path]) -> int | None:
+    """Samples by the shards' own statistics, None where one has none."""
+    total = 0
+    for shard in shards:
+        stats = shard.with_name(f"{shard.stem}_stats.json")
+        try:
+            total += int(json.loads(stats.read_text(encoding="utf-8"))["successes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    return total
+
+
+def _show_plan(planned: Plan, spec: RecaptionSpec, seed: int) -> None:
+    samples = samples_in(planned.shards)
+    rows = [
+        ("config", spec.config),
+        ("engine", json.dumps(spec.engine.shaping())),
+        ("prompts", ", ".join(f"{name} × {weight:g}" for name, weight in spec.prompts.items())),
+        ("shards", f"{len(planned.shards)}, of which {len(planned.finished)} are finished"),
+        ("samples", "not known" if samples is None else samples),
+        ("run", str(planned.ledger)),
+        ("fingerprint", planned.fingerprint),
+    ]
+    show_table(["plan", ""], rows)
+    requests = []
+    for sample in read_shard(planned.shards[0], limits=spec.limits.reading()):
+        prompt = spec.prompt_for(sample.key, seed=seed)
+        sampling = spec.sampling_for(sample.key, seed=seed, attempt=0)
+        requests.append((sample.key, prompt.id, str(sampling.seed), prompt.text))
+        if len(requests) == _SHOWN_REQUESTS:
+            break
+    show_table(["key", "prompt", "seed", "text"], requests, title="First requests")
+
+
+def build_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> None:
+    """Makes the build of a recipe.
+
+    Raises:
+        BuildError: the version exists.
+    """
+    recipe: BuildRecipe = load_recipe(name, overrides)
+    builder = registry.load("builders", recipe.builder)
+    target = build_path(recipe, builder.DATA_SET)
+    if target.exists():
+        raise BuildError(
+            f"{target} exists, and versions never change: give the recipe a new version"
+        )
+    corpus: Path | None = getattr(recipe, "corpus", None)
+    if dry_run:
+        show_table(["plan", ""], [(k, str(v)) for k, v in recipe.model_dump(mode="json").items()])
+        say(f"would write {target}")
+        return
+    total = samples_in(list_shards(corpus)) if corpus else None
+    with progress("reading the corpus", total=total, unit="samples") as done:
+        write_build(builder, recipe, on_sample=done)
+    show_build(target)
+    say(f'load it: load_dataset("{target.as_posix()}", split="train")')
+
+
+def show_build(target: Path) -> None:
+    """The summary of a build: its configs, and where the rows went."""
+    manifest = read_manifest(target)
+    sizes = [
+        (c, manifest.rows_of(c), sum(f.bytes for f in manifest.files_of(c)))
+        for c in manifest.configs
+    ]
+    show_table(["config", "rows", "bytes"], sizes, title=str(target), numeric=["rows", "bytes"])
+    steps = [
+        (s.step, s.read, s.written, sum(s.rejected.values()), s.not_sampled)
+        for s in manifest.funnel
+    ]
+    columns = ["step", "read", "written", "rejected", "not sampled"]
+    show_table(columns, steps, title="Where the rows went", numeric=columns[1:])
+
+
+def report_command(
+    builds: Sequence[Path],
+    out: Path,
+    *,
+    corpus: Path | None,
+    samples: int,
+    keys: Sequence[str],
+    seed: int,
+) -> None:
+    """Writes the page of one or more builds."""
+    from .report import write_report
+
+    write_report(builds, out, corpus=corpus, samples=samples, keys=keys, seed=seed)
+    say(f"wrote {out}")

@@ -1,0 +1,116 @@
+"""What the command line shows: results on stdout, progress and errors on stderr."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+
+class _RateColumn(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f} {self.unit}/s" if speed else f"– {self.unit}/s")
+
+
+@contextmanager
+def progress(what: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and remaining time on stderr; silent where stderr is no terminal.
+
+    Args:
+        what: is done.
+        total: units of work, None where that is not known.
+        unit: name of a unit, plural.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def show_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str | None = None,
+    numeric: Sequence[str] = (),
+) -> None:
+    """A table on stdout; wide enough for its content where stdout is no terminal."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_shown(value)) for value in row))
+    if sys.stdout.isatty():
+        out.print(table)
+    else:
+        wide = Console(width=10_000)
+        measured = wide.measure(table).maximum
+        Console(width=max(measured, 40)).print(table)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1 else str(value)
+
+
+def show_json(content: Any) -> None:
+    """JSON on stdout, for programs."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def show_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """CSV on stdout."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    sys.stdout.write(buffer.getvalue())
+
+
+def say(text: str) -> None:
+    """One line of result on stdout, as it is."""
+    sys.stdout.write(text + "\n")
+
+
+def complain(text: str) -> None:
+    """An error on stderr, as it is."""
+    sys.stderr.write(f"error: {text}\n")

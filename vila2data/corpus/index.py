@@ -1,0 +1,112 @@
+"""Where each image of a corpus lies: an index on disk, so that memory does not grow with the
+corpus.
+"""
+
+import os
+import sqlite3
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+from vila2data.errors import CorpusError
+from vila2data.files import appearing
+
+from .read import IMAGE_SUFFIXES, ReadLimits, list_shards, member_problem, split_name
+
+_SCHEMA = "CREATE TABLE images (key TEXT, shard INTEGER, start INTEGER, bytes INTEGER)"
+_INDEX = "CREATE INDEX by_key ON images (key)"
+_VERSION = 1
+
+
+def cache_folder() -> Path:
+    """Where indexes are kept: ``$XDG_CACHE_HOME/vila2data``, or ``~/.cache/vila2data``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vila2data"
+
+
+class CorpusIndex:
+    """Images of a corpus by key. Opened lazily, so that it can be sent to worker processes."""
+
+    def __init__(self, corpus: Path, *, cache: Path | None = None) -> None:
+        """Finds the index in ``cache``, or makes it by reading the headers of the tars once.
+
+        Raises:
+            CorpusError: ``corpus`` is none.
+        """
+        self.shards = list_shards(corpus)
+        folder = cache or cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"{_identity(self.shards)}.sqlite"
+        if not self._file.is_file():
+            _make(self.shards, self._file)
+        self._connection: sqlite3.Connection | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_connection": None}
+
+    def images(self, key: str) -> Iterator[bytes]:
+        """Bytes of each image with that key, in order of the shards; most keys have one."""
+        if self._connection is None:
+            # One index serves the threads of a data loader; sqlite serialises them.
+            self._connection = sqlite3.connect(
+                f"file:{self._file}?mode=ro", uri=True, check_same_thread=False
+            )
+        rows = self._connection.execute(
+            "SELECT shard, start, bytes FROM images WHERE key = ? ORDER BY shard, start", (key,)
+        ).fetchall()
+        for shard, start, count in rows:
+            with self.shards[shard].open("rb") as file:
+                file.seek(start)
+                yield file.read(count)
+
+    def image(self, key: str, image_sha256: str) -> bytes:
+        """The image with that key and hash.
+
+        Raises:
+            CorpusError: the corpus does not hold it.
+        """
+        found = False
+        for image in self.images(key):
+            found = True
+            if sha256(image).hexdigest() == image_sha256:
+                return image
+        what = "holds another image under" if found else "has no image"
+        raise CorpusError(
+            f"{self.shards[0].parent}: {what} key '{key}': is it the corpus of this build?"
+        )
+
+
+def _identity(shards: Iterable[Path]) -> str:
+    digest = sha256(f"{_VERSION}".encode())
+    for shard in shards:
+        status = shard.stat()
+        digest.update(f"{shard.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _make(shards: list[Path], file: Path) -> None:
+    with appearing(file) as temporary:
+        temporary.unlink(missing_ok=True)
+        with closing(sqlite3.connect(temporary)) as connection, connection:
+            connection.execute("PRAGMA journal_mode = OFF")  # a half-made index is thrown away
+            connection.execute(_SCHEMA)
+            for number, shard in enumerate(shards):
+                rows = ((key, number, start, count) for key, start, count in _headers(shard))
+                connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
+            connection.execute(_INDEX)
+
+
+def _headers(shard: Path) -> Iterator[tuple[str, int, int]]:
+    """(key, start, bytes) of each image that may be read."""
+    limits = ReadLimits()
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                tar.members.clear()  # type: ignore[attr-defined]
+                key, suffix = split_name(member.name)
+                if suffix in IMAGE_SUFFIXES and member_problem(member, suffix, limits) is None:
+                    yield key, member.offset_data, member.size
+    except (tarfile.TarError, EOFError) as error:
+        if not isinstance(error, tarfile.ReadError | EOFError):
+            raise CorpusError(f"{shard}: {error}") from error

@@ -1,0 +1,237 @@
+"""Engine ``openai``: any server that speaks the OpenAI chat protocol, such as ``vllm serve``."""
+
+import base64
+import io
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vila2data.corpus.images import ImageRefused, read_header
+from vila2data.errors import RunFailed
+from vila2data.keyed import keyed_uniform
+from vila2data.optional import require
+
+from .protocol import Author, EngineConfig, FinishReason, Request, Result, failed
+
+_OWN_SETTING = {"shapes_text": False}
+_MAX_WAIT_S = 60.0
+_RETRIED_STATUS = frozenset({408, 409, 425, 429})
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "repetition"}
+
+
+class OpenAIConfig(EngineConfig):
+    """Settings of engine ``openai``."""
+
+    name: Literal["openai"] = "openai"
+    base_url: str = Field(json_schema_extra=_OWN_SETTING, pattern=r"^https?://")
+    model: str = Field(description="the model's name on the server")
+    revision: str | None = Field(
+        None, description="the model's revision, which servers do not tell"
+    )
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="passed on as it is")
+    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=_OWN_SETTING)
+    in_flight: int = Field(32, ge=1, le=1024, json_schema_extra=_OWN_SETTING)
+    timeout_s: float = Field(120.0, gt=0, json_schema_extra=_OWN_SETTING)
+    tries: int = Field(5, ge=1, le=20, json_schema_extra=_OWN_SETTING)
+    first_wait_s: float = Field(0.5, ge=0, json_schema_extra=_OWN_SETTING)
+    give_up_after: int = Field(64, ge=1, json_schema_extra=_OWN_SETTING)
+
+    @property
+    def author(self) -> Author:
+        """Who writes, as far as the client can know."""
+        return Author(self.model, self.revision, f"openai {_version()}")
+
+
+def _version() -> str:
+    try:
+        return version("openai")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class _Transient(Exception):
+    """A try failed in a way that another may not."""
+
+    def __init__(self, reason: str, detail: str, wait_s: float | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.wait_s = wait_s
+
+
+class OpenAIEngine:
+    """A captioner over HTTP: a bounded number of requests in flight, each tried again with growing
+    waits.
+
+    A request that fails for good gives an error result. Where ``give_up_after`` requests in a row
+    failed so, the server is gone rather than a sample bad, and the run stops without finishing its
+    shard.
+    """
+
+    Config = OpenAIConfig
+
+    def __init__(self, config: OpenAIConfig) -> None:
+        openai = require("openai", extra="openai")
+        self.config = config
+        self.author = config.author
+        self._openai = openai
+        # The client's own retries are off: they do not cover a body that is cut short.
+        self._client = openai.OpenAI(
+            base_url=config.base_url,
+            api_key=os.environ.get(config.api_key_env) or "none",
+            timeout=config.timeout_s,
+            max_retries=0,
+        )
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
+        """One result per request, in the order in which the server answers."""
+        failures = 0
+        with ThreadPoolExecutor(self.config.in_flight, thread_name_prefix="openai") as pool:
+            try:
+                for result in self._answers(pool, iter(requests)):
+                    is_failure = result.finish_reason == "error" and result.retriable
+                    failures = failures + 1 if is_failure else 0
+                    if failures >= self.config.give_up_after:
+                        raise RunFailed(
+                            f"{failures} requests in a row failed, the last with "
+                            f"{result.error_reason} ({result.error_detail}): is the server at "
+                            f"{self.config.base_url} up? Finished shards are kept; "
+                            "run the same command again"
+                        )
+                    yield result
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _answers(self, pool: ThreadPoolExecutor, requests: Iterator[Request]) -> Iterator[Result]:
+        pending: set[Future[Result]] = set()
+        for request in requests:
+            pending.add(pool.submit(self._answer, request))
+            if len(pending) >= self.config.in_flight:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+    def _answer(self, request: Request) -> Result:
+        try:
+            url = data_url(request)
+        except ImageRefused as refused:
+            told = refused.problem
+            return failed(request.index, self.author, told.reason, told.detail, retriable=False)
+        last = _Transient("engine_error", "not tried")
+        for number in range(self.config.tries):
+            try:
+                return self._ask(request, url)
+            except _Transient as error:
+                last = error
+                if number + 1 < self.config.tries:
+                    time.sleep(self._wait_s(request, number, error.wait_s))
+        return failed(request.index, self.author, last.reason, last.detail)
+
+    def _wait_s(self, request: Request, number: int, asked_s: float | None) -> float:
+        """Doubles from try to try, spread by half so that requests do not come back all at once."""
+        spread = 0.5 + keyed_uniform(request.key, request.sampling.seed, number, "wait")
+        waited = self.config.first_wait_s * 2**number * spread
+        return min(max(waited, asked_s or 0.0), _MAX_WAIT_S)
+
+    def _ask(self, request: Request, url: str) -> Result:
+        openai = self._openai
+        sampling = request.sampling
+        content = [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": request.prompt},
+        ]
+        try:
+            answer = self._client.chat.completions.create(
+                model=self.config.model,
+                messages=[{"role": "user", "content": content}],
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                seed=sampling.seed,
+                extra_body=self.config.extra_body or None,
+            )
+        except openai.APITimeoutError as error:
+            raise _Transient("engine_timeout", f"no answer in {self.config.timeout_s} s") from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise _Transient("engine_unreachable", f"{type(cause).__name__}: {cause}") from error
+        except openai.APIStatusError as error:
+            return self._refused(request, error)
+        except (json.JSONDecodeError, openai.APIResponseValidationError) as error:
+            raise _Transient("engine_bad_answer", "the body is no JSON, or is cut short") from error
+        return self._result(request, answer)
+
+    def _refused(self, request: Request, error: Any) -> Result:
+        status = int(error.status_code)
+        if status in (401, 403, 404):
+            raise RunFailed(
+                f"{self.config.base_url} answers {status} for model '{self.config.model}': check "
+                f"engine.base_url, engine.model and the key in ${self.config.api_key_env}"
+            ) from error
+        detail = f"{status}: {_one_line(error)}"
+        if status >= 500 or status in _RETRIED_STATUS:
+            raise _Transient(f"engine_{status}", detail, _retry_after_s(error)) from error
+        # The request itself is refused, and would be again.
+        return failed(request.index, self.author, "engine_refused", detail, retriable=False)
+
+    def _result(self, request: Request, answer: Any) -> Result:
+        try:
+            choice = answer.choices[0]
+            text, told = choice.message.content, choice.finish_reason
+        except (AttributeError, IndexError, TypeError) as error:
+            raise _Transient("engine_bad_answer", "the answer holds no choice") from error
+        if told not in _FINISH:
+            return failed(request.index, self.author, "engine_stopped", f"finish_reason {told}")
+        usage = getattr(answer, "usage", None)
+        return Result(
+            index=request.index,
+            text=(text or "").strip(),
+            finish_reason=_FINISH[told],
+            author=self.author,
+            num_tokens=getattr(usage, "completion_tokens", None),
+            num_prompt_tokens=getattr(usage, "prompt_tokens", None),
+        )
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _retry_after_s(error: Any) -> float | None:
+    try:
+        return float(error.response.headers["retry-after"])
+    except (AttributeError, KeyError, ValueError):
+        return None
+
+
+def data_url(request: Request) -> str:
+    """The image as a data URL: its own bytes where they are upright and sound, else turned and
+    stored as PNG.
+
+    Raises:
+        ImageRefused: it cannot be decoded; a server must not be the one to find out.
+    """
+    picture = request.picture()
+    if isinstance(request.image, bytes):
+        header = read_header(request.image, request.limits)
+        if header.upright and header.format in ("JPEG", "PNG", "WEBP"):
+            return _encoded(request.image, header.format.lower())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return _encoded(buffer.getvalue(), "png")
+
+
+def _encoded(image: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"

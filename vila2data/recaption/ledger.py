@@ -1,0 +1,191 @@
+"""The ledger of a run: which shards are finished, bound to what shaped their texts.
+
+    run.json               the fingerprint, and everything it is a hash of shards/00000.parquet
+    every row of a corpus shard, kept and rejected, with its counts in the file's own metadata
+
+A shard's file appears whole by one rename, so the ledger needs no journal: what is there is
+finished.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from vila2data.errors import CorpusError, CountsDoNotBalance, RunRefused
+from vila2data.files import appearing, write_text
+
+_COUNTS_KEY = b"vila2data.counts"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Samples of one shard, or of all: ``read`` = ``written`` + the sum of ``rejected`` +
+    ``not_sampled``.
+    """
+
+    read: int = 0
+    written: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    not_sampled: int = 0
+
+    def check(self, where: str) -> None:
+        """Raises ``CountsDoNotBalance`` where samples were lost or invented."""
+        accounted = self.written + sum(self.rejected.values()) + self.not_sampled
+        if self.read != accounted:
+            raise CountsDoNotBalance(
+                f"{where}: read {self.read}, but written {self.written} + rejected "
+                f"{sum(self.rejected.values())} + not sampled {self.not_sampled} = {accounted}"
+            )
+
+    def __add__(self, other: "Counts") -> "Counts":
+        rejected = Counter(self.rejected) + Counter(other.rejected)
+        return Counts(
+            self.read + other.read,
+            self.written + other.written,
+            dict(sorted(rejected.items())),
+            self.not_sampled + other.not_sampled,
+        )
+
+
+def fingerprint_of(shaping: Mapping[str, Any]) -> str:
+    """Hash of everything that shapes the texts of a run."""
+    return sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The finished shards of a run."""
+
+    folder: Path
+    shaping: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Ledger":
+        """The ledger of a run that exists.
+
+        Raises:
+            RunRefused: the folder holds none.
+        """
+        file = folder / "run.json"
+        if not file.is_file():
+            raise RunRefused(f"{folder}: holds no run; `vila2data recaption RECIPE` makes one")
+        return cls(folder, json.loads(file.read_text(encoding="utf-8"))["shaping"])
+
+    @classmethod
+    def create(cls, folder: Path, shaping: Mapping[str, Any]) -> "Ledger":
+        """A new ledger, or the one that is there where it is bound to the same ``shaping``.
+
+        Raises:
+            RunRefused: the folder's run has another fingerprint; each difference is named.
+        """
+        file = folder / "run.json"
+        if file.is_file():
+            begun = cls.open(folder)
+            differences = _differences(begun.shaping, shaping)
+            if differences:
+                raise RunRefused(
+                    f"{folder} was begun with other settings: {'; '.join(differences)}. "
+                    "Set them back, or give another run folder"
+                )
+            return begun
+        (folder / "shards").mkdir(parents=True, exist_ok=True)
+        content = {"fingerprint": fingerprint_of(shaping), "shaping": shaping}
+        write_text(file, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        return cls(folder, shaping)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process off the run; the lock goes with its process.
+
+        Raises:
+            RunRefused: another process holds it.
+        """
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunRefused(f"{self.folder}: another process works on this run") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of ``shaping``."""
+        return fingerprint_of(self.shaping)
+
+    def path(self, shard: Path) -> Path:
+        """Where the rows of a corpus shard stand once it is finished."""
+        return self.folder / "shards" / f"{shard.stem}.parquet"
+
+    def counts(self, shard: Path) -> Counts | None:
+        """Counts of a finished corpus shard, None where it is not finished.
+
+        Raises:
+            CorpusError: the shard is not the file that was read then.
+        """
+        path = self.path(shard)
+        if not path.is_file():
+            return None
+        stored = json.loads(pq.read_metadata(path).metadata[_COUNTS_KEY])
+        size = shard.stat().st_size
+        if stored.pop("shard_bytes") != size:
+            raise CorpusError(
+                f"{shard}: has changed since {path} was written: give another run folder"
+            )
+        return Counts(**stored)
+
+    def write(self, shard: Path, table: pa.Table, counts: Counts) -> None:
+        """Finishes a corpus shard.
+
+        Raises:
+            CountsDoNotBalance: rows were lost or invented.
+            RunFailed: the disk is full.
+        """
+        counts.check(str(shard))
+        stored = json.dumps(asdict(counts) | {"shard_bytes": shard.stat().st_size}, sort_keys=True)
+        metadata = {**(table.schema.metadata or {}), _COUNTS_KEY: stored.encode()}
+        with appearing(self.path(shard)) as temporary:
+            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+    def total(self, shards: list[Path]) -> Counts:
+        """Counts of all ``shards``.
+
+        Raises:
+            RunRefused: some are not finished.
+        """
+        found = [self.counts(shard) for shard in shards]
+        missing = found.count(None)
+        if missing:
+            raise RunRefused(
+                f"{self.folder}: {missing} of {len(shards)} shards are not finished; "
+                "run `vila2data recaption` again"
+            )
+        return sum((counts for counts in found if counts is not None), Counts())
+
+
+def _differences(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    old, new = dict(_flat(begun)), dict(_flat(json.loads(json.dumps(asked))))
+    return [
+        f"{name}: {old.get(name, 'not set')} in the run, {new.get(name, 'not set')} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,187 @@
+"""A run over a corpus on this machine: plan, work, account."""
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from vila2data import registry
+from vila2data.corpus.read import ReadLimits, list_shards
+from vila2data.engines import Captioner
+from vila2data.errors import RunFailed
+
+from .ledger import Counts, Ledger
+from .shard import OnSample, caption_shard, scan_shard
+from .spec import RecaptionSpec
+
+LEDGER_VERSION = 1
+"""Counts changes to how a row is made; part of every fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do."""
+
+    ledger: Path
+    fingerprint: str
+    shards: list[Path]
+    finished: dict[Path, Counts]
+
+    @property
+    def todo(self) -> list[Path]:
+        """Shards that are not finished, in order."""
+        return [shard for shard in self.shards if shard not in self.finished]
+
+
+def shaping_of(spec: RecaptionSpec, *, seed: int) -> dict[str, Any]:
+    """What the ledger of a run is bound to."""
+    return {"ledger_version": LEDGER_VERSION, **spec.shaping(seed=seed)}
+
+
+def plan(spec: RecaptionSpec, corpus: Path, *, seed: int) -> Plan:
+    """Reads what is finished; changes nothing.
+
+    Raises:
+        CorpusError: ``corpus`` is none, or a finished shard changed.
+        RunRefused: the run folder belongs to other settings.
+    """
+    shards = list_shards(corpus)
+    shaping = shaping_of(spec, seed=seed)
+    ledger = Ledger(spec.run, shaping)
+    if (spec.run / "run.json").is_file():
+        ledger = Ledger.create(spec.run, shaping)
+    return _plan(ledger, shards)
+
+
+def _plan(ledger: Ledger, shards: list[Path]) -> Plan:
+    counts = {shard: ledger.counts(shard) for shard in shards}
+    finished = {shard: found for shard, found in counts.items() if found is not None}
+    return Plan(ledger.folder, ledger.fingerprint, shards, finished)
+
+
+def run(
+    spec: RecaptionSpec,
+    corpus: Path,
+    *,
+    seed: int,
+    on_sample: OnSample = lambda _: None,
+    engine: Captioner | None = None,
+) -> Counts:
+    """Captions every shard that is not finished, and returns the counts of all.
+
+    Args:
+        spec: the recipe's block; ``workers`` processes each start an engine of their own where it
+            is above 1.
+        seed: of the data set.
+        on_sample: told of samples that are done.
+        engine: used in place of the recipe's, in this process.
+
+    Raises:
+        CorpusError: ``corpus`` is none, or a finished shard changed.
+        RunRefused: other settings, or another process works on the run.
+        RunFailed: a worker died, the engine gave up, or the disk is full; finished shards stay.
+    """
+    shards = list_shards(corpus)
+    ledger = Ledger.create(spec.run, shaping_of(spec, seed=seed))
+    with ledger.locked():
+        todo = _plan(ledger, shards).todo
+        if engine is not None or spec.workers == 1:
+            _caption_here(ledger, todo, spec, seed, on_sample, engine)
+        else:
+            start = partial(_start_engine, spec)
+            work = partial(_caption_in_worker, ledger, spec, seed)
+            _in_processes(todo, work, start, workers=spec.workers, on_sample=on_sample)
+        return ledger.total(shards)
+
+
+def scan(
+    corpus: Path, folder: Path, *, limits: ReadLimits, on_sample: OnSample = lambda _: None
+) -> Counts:
+    """Writes a ledger of the corpus's original texts into ``folder``; goes on where an earlier call
+    stopped.
+
+    Raises:
+        CorpusError: ``corpus`` is none, or a finished shard changed.
+        RunRefused: the folder's ledger has other limits.
+        RunFailed: the disk is full.
+    """
+    shards = list_shards(corpus)
+    shaping = {
+        "ledger_version": LEDGER_VERSION,
+        "scan": "original",
+        "max_image_bytes": limits.image.max_bytes,
+        "max_image_pixels": limits.image.max_pixels,
+        "max_text_bytes": limits.max_text_bytes,
+    }
+    ledger = Ledger.create(folder, shaping)
+    with ledger.locked():
+        for shard in _plan(ledger, shards).todo:
+            ledger.write(shard, *scan_shard(shard, limits, on_sample))
+        return ledger.total(shards)
+
+
+def start_engine(spec: RecaptionSpec) -> Captioner:
+    """The engine that the recipe names, ready to write."""
+    engine: Captioner = registry.load("engines", spec.engine.name)(spec.engine)
+    return engine
+
+
+def _caption_here(
+    ledger: Ledger,
+    todo: list[Path],
+    spec: RecaptionSpec,
+    seed: int,
+    on_sample: OnSample,
+    engine: Captioner | None,
+) -> None:
+    if not todo:
+        return  # nothing to write: do not load a model
+    started = engine or start_engine(spec)
+    try:
+        for shard in todo:
+            table, counts = caption_shard(shard, spec, started, seed=seed, on_sample=on_sample)
+            ledger.write(shard, table, counts)
+    finally:
+        if engine is None:
+            started.close()
+
+
+def _in_processes(
+    todo: list[Path],
+    work: Callable[[Path], int],
+    start: Callable[[], None],
+    *,
+    workers: int,
+    on_sample: OnSample,
+) -> None:
+    # Spawned, not forked: a forked process inherits locks of threads that it does not have.
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=start) as pool:
+        futures = [pool.submit(work, shard) for shard in todo]
+        try:
+            for future in as_completed(futures):
+                on_sample(future.result())
+        except BrokenProcessPool as error:
+            raise RunFailed(
+                "a worker process died (killed, or out of memory); finished shards are kept: "
+                "run the same command again, with fewer workers if memory was short"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_engine_of_worker: list[Captioner] = []
+
+
+def _start_engine(spec: RecaptionSpec) -> None:
+    _engine_of_worker.append(start_engine(spec))
+
+
+def _caption_in_worker(ledger: Ledger, spec: RecaptionSpec, seed: int, shard: Path) -> int:
+    table, counts = caption_shard(shard, spec, _engine_of_worker[0], seed=seed)
+    ledger.write(shard, table, counts)
+    return counts.read
