@@ -4,6 +4,7 @@ conversations.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from pydantic import Field
 from vila2data.build.builder import OnSample, Prepared
 from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, read_manifest
 from vila2data.build.recipe import BuildRecipe
-from vila2data.build.tables import rebatched, work_connection
+from vila2data.build.tables import rebatched, streamed, work_connection
 from vila2data.build.views import sql_list
 from vila2data.conversation import Answer, compose
 from vila2data.corpus.read import list_shards
@@ -111,6 +112,16 @@ class CoyoRecapConfig(datasets.BuilderConfig):  # type: ignore[misc]
     seed: int = 0
     work: str | None = None
 
+    def create_config_id(
+        self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
+    ) -> str:
+        """As ``datasets`` makes it, and different when an input file changed."""
+        patterns = [*self.originals, *(p for files in self.captions.values() for p in files)]
+        inputs = sorted(path for pattern in patterns for path in glob(pattern))  # noqa: PTH207
+        stamps = [(path, Path(path).stat().st_mtime_ns) for path in inputs]
+        config_id: str = super().create_config_id({**config_kwargs, "in": stamps}, custom_features)
+        return config_id
+
 
 class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """Image-text pairs from the web, recaptioned in rounds by the model that was trained on them,
@@ -143,7 +154,7 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             if self.config.name == CONVERSATIONS:
                 batches = self._conversations(connection)
             else:
-                batches = connection.execute(self._caption_query()).to_arrow_reader(_ROWS_PER_GROUP)
+                batches = streamed(connection, self._caption_query(), _ROWS_PER_GROUP)
             for number, table in enumerate(rebatched(batches, _ROWS_PER_GROUP)):
                 yield number, table.select(schema.names).cast(schema)
 
@@ -171,7 +182,7 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         nothing = "SELECT key, task, round, caption, template_id FROM originals WHERE false"
         connection.execute(f"CREATE TEMP VIEW captions AS {' UNION ALL '.join([nothing, *kept])}")
         schema = CONVERSATION.arrow_schema.remove_metadata()
-        for batch in connection.execute(_CONVERSATION_ROWS).to_arrow_reader(_ROWS_PER_GROUP):
+        for batch in streamed(connection, _CONVERSATION_ROWS, _ROWS_PER_GROUP):
             rows_of_batch = [self._conversation(row) for row in batch.to_pylist()]
             yield from pa.Table.from_pylist(
                 [row for row in rows_of_batch if row], schema=schema

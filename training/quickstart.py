@@ -27,7 +27,7 @@ def command(
     from vila2data.corpus.pack import pack
     from vila2data.corpus.sources import from_folder
     from vila2data.errors import RunFailed
-    from vila2data.stats import statistics
+    from vila2data.stats import run_sql, statistics
 
     from .pictures import draw_pictures
     from .tiny import make_tiny_llava
@@ -54,17 +54,16 @@ def command(
         raise RunFailed(f"{build}: " + "; ".join(problems))
     lengths = statistics(build)["length"]
     show_table(lengths.columns, lengths.rows, title="Caption length (random words)")
-    rows = connect(build).execute(
-        f"SELECT key, original, caption FROM round1 ORDER BY key LIMIT {_SHOWN}"
-    )
-    show_table(["key", "before", "after"], rows.fetchall(), title="Before and after")
+    before_after = f"SELECT key, original, caption FROM round1 ORDER BY key LIMIT {_SHOWN}"
+    with connect(build) as connection:
+        shown = run_sql(connection, before_after)
+    show_table(["key", "before", "after"], shown.rows, title="Before and after")
     if find_spec("altair") is not None:
         report_command([build], out / "report.html", corpus=corpus, samples=12, keys=[], seed=0)
     query = "SELECT key, num_words, caption FROM round1 ORDER BY num_words DESC LIMIT 3"
     settings = f"--set corpus={corpus} --set recaption.engine.model={model}"
     say("\nThe model has random weights, so its captions are random words. Next:")
-    say(
-        f"  python -c \"from datasets import load_dataset as load; print(load('{build}')['train'][0])\""
-    )
+    load = f"from datasets import load_dataset; print(load_dataset('{build}')['train'][0])"
+    say(f'  python -c "{load}"')
     say(f'  vila2data query {build} "{query}"')
     say(f"  vila2data recaption coyo_recap/round1 --dry-run {settings}")

@@ -30,11 +30,11 @@ BuildArgument = Annotated[Path, typer.Argument(help="Folder of a build.")]
 class _Commands(TyperGroup):
     """The commands below and those that installed packages register."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
         return own + [name for name in registry.names("commands") if name not in own]
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in registry.names("commands"):
             return own
@@ -270,7 +270,8 @@ def query(
     from .console import show_csv, show_json, show_table
     from .stats import run_sql
 
-    result = run_sql(connect(build), statement)
+    with connect(build) as connection:
+        result = run_sql(connection, statement)
     if as_json:
         show_json(result.dicts())
     elif as_csv:

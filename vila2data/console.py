@@ -25,6 +25,8 @@ from rich.text import Text
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
 
+_WIDTH_WITHOUT_TERMINAL = 160
+
 
 class _RateColumn(ProgressColumn):
     def __init__(self, unit: str) -> None:
@@ -77,9 +79,8 @@ def show_table(
     if sys.stdout.isatty():
         out.print(table)
     else:
-        wide = Console(width=10_000)
-        measured = wide.measure(table).maximum
-        Console(width=max(measured, 40)).print(table)
+        wanted = Console(width=10_000).measure(table).maximum
+        Console(width=min(max(wanted, 40), _WIDTH_WITHOUT_TERMINAL)).print(table)
 
 
 def _shown(value: Any) -> str:

@@ -19,7 +19,8 @@ def examine() -> list[tuple[str, str, str]]:
         ("cores", str(os.cpu_count()), ""),
         ("device", *_device()),
     ]
-    rows += [_package(Requirement(line)) for line in requires("vila2data") or []]
+    needed = (Requirement(line) for line in requires("vila2data") or [])
+    rows += [_package(requirement) for requirement in needed if _extra_of(requirement) != "dev"]
     for name in registry.names("engines"):
         module, extra = _ENGINE_NEEDS.get(name, ("", ""))
         missing = bool(module) and find_spec(module) is None
@@ -39,12 +40,13 @@ def _device() -> tuple[str, str]:
     return f"cpu, {torch.get_num_threads()} threads", ""
 
 
+def _extra_of(requirement: Requirement) -> str:
+    """The extra that asks for a package, "" where the package itself needs it."""
+    return str(requirement.marker or "").partition("extra == ")[2].strip("\"' ")
+
+
 def _package(requirement: Requirement) -> tuple[str, str, str]:
-    extra = (
-        str(requirement.marker).partition("extra == ")[2].strip("\"' ")
-        if requirement.marker
-        else ""
-    )
+    extra = _extra_of(requirement)
     what = f"{requirement.name} ({extra})" if extra else requirement.name
     remedy = f"pip install 'vila2data[{extra}]'" if extra else "pip install vila2data"
     try:

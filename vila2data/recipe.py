@@ -60,7 +60,7 @@ class Recipe(Block):
 @dataclass(frozen=True, slots=True)
 class _Parsed:
     content: dict[str, Any]
-    lines: dict[Location, int]
+    places: dict[Location, str]  # where each key was given: file and line, or --set
     mistakes: list[str]
 
 
@@ -109,7 +109,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Any:
     known = registry.names("builders")
     if builder not in known:
         told = _nearest(str(builder), known) if builder else f"; known: {', '.join(known)}"
-        line = _place(file, parsed.lines, ("builder",))
+        line = _place(file, parsed.places, ("builder",))
         what = f"'{builder}' is no builder" if builder else "is missing"
         raise RecipeError(_report(file, [*parsed.mistakes, f"{line}: builder: {what}{told}"]))
     return _validated(registry.load("builders", str(builder)).RECIPE, file, parsed)
@@ -152,19 +152,20 @@ def _parse(file: Path, overrides: Sequence[str]) -> _Parsed:
         raise RecipeError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{file}: must hold keys and values; see the shipped recipes")
-    lines: dict[Location, int] = {}
+    places: dict[Location, str] = {}
     mistakes: list[str] = []
     for location, line, repeated in _walk(node, ()):
         if repeated:
             mistakes.append(f"{file}:{line}: {_dotted(location)}: the key stands twice")
-        lines[location] = line
+        places[location] = f"{file}:{line}"
     try:
         content = _Constructor().construct_document(node)
     except yaml.YAMLError as error:
         raise RecipeError(f"{file}: {' '.join(str(error).split())}") from error
     for override in overrides:
         mistakes += _override(content, override)
-    return _Parsed(content, lines, mistakes)
+        places[tuple(override.partition("=")[0].split("."))] = f"--set {override}"
+    return _Parsed(content, places, mistakes)
 
 
 class _Constructor(yaml.constructor.SafeConstructor):
@@ -216,7 +217,7 @@ def _mistake(file: Path, parsed: _Parsed, model: type[BaseModel], error: Any) ->
         message = "is missing"
     elif not isinstance(error["input"], dict | list):
         message = f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
-    return f"{_place(file, parsed.lines, location)}: {_dotted(location)}: {message}"
+    return f"{_place(file, parsed.places, location)}: {_dotted(location)}: {message}"
 
 
 def _model_at(model: type[BaseModel], content: Any, location: Location) -> type[BaseModel] | None:
@@ -242,11 +243,11 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; known: {', '.join(known)}" if known else ""
 
 
-def _place(file: Path, lines: Mapping[Location, int], location: Location) -> str:
-    """``file:line`` of the location, or of the nearest block around it."""
+def _place(file: Path, places: Mapping[Location, str], location: Location) -> str:
+    """Where the key at a location was given, or the nearest block around it."""
     for length in range(len(location), 0, -1):
-        if location[:length] in lines:
-            return f"{file}:{lines[location[:length]]}"
+        if location[:length] in places:
+            return places[location[:length]]
     return str(file)
 
 

@@ -48,6 +48,8 @@ def _header(manifest: Manifest) -> dict[str, Any]:
     size = next((name for limit, name in (*_SIZES, *_LARGER) if rows < limit), "n>1B")
     configs = []
     for config in manifest.configs:
+        if manifest.rows_of(config) == 0:
+            continue  # `datasets` cannot load a split without rows; SQL sees an empty view
         splits = dict.fromkeys(file.split for file in manifest.files_of(config))
         files = [{"split": s, "path": f"data/{config}/{s}-*.parquet"} for s in splits]
         entry: dict[str, Any] = {"config_name": config, "data_files": files}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -25,6 +26,14 @@ def work_connection(folder: str | None) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
     finally:
         connection.close()
+
+
+def streamed(
+    connection: duckdb.DuckDBPyConnection, sql: str, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The result of a query in batches of about ``rows``, not all at once."""
+    reader: Any = connection.execute(sql).to_arrow_reader(rows)
+    yield from reader
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

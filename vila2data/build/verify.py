@@ -100,8 +100,5 @@ def _file_problems(build: Path, manifest: Manifest, file: BuildFile) -> list[str
 
 def _row_problems(build: Path, manifest: Manifest) -> list[str]:
     builder: type[Builder] = registry.load("builders", manifest.data_set)
-    connection = connect(build)
-    try:
+    with connect(build) as connection:
         return builder.invariants(connection, manifest.configs)
-    finally:
-        connection.close()

@@ -172,13 +172,10 @@ def _manifest(
 
 @contextmanager
 def _opened(content: Path, manifest: Manifest) -> Iterator["duckdb.DuckDBPyConnection"]:
-    connection = connect()
-    try:
+    with connect() as connection:
         for statement in view_statements(content, manifest):
             connection.execute(statement)
         yield connection
-    finally:
-        connection.close()
 
 
 def _file_of(data_set: str, path: Path, content: Path) -> BuildFile:

@@ -3,6 +3,7 @@
 """
 
 from .protocol import (
+    OWN_SETTING,
     Author,
     Captioner,
     EngineConfig,
@@ -14,6 +15,7 @@ from .protocol import (
 )
 
 __all__ = [
+    "OWN_SETTING",
     "Author",
     "Captioner",
     "EngineConfig",

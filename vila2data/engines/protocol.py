@@ -2,15 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
 
 from vila2data import registry
-from vila2data.corpus.images import ImageLimits, decode
+from vila2data.corpus.images import ImageLimits, ImageRefused, Problem, decode
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
+
+OWN_SETTING: Final[JsonDict] = {"shapes_text": False}
+"""``json_schema_extra`` of a setting that does not shape the text."""
+
+_MAX_ASPECT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,16 @@ class Request:
         """The image as RGB, upright.
 
         Raises:
-            ImageRefused: it cannot be decoded within the limits.
+            ImageRefused: it cannot be decoded within the limits, or is a thread: processors that
+                bring the short side to a fixed length would blow the long one up without bound.
         """
-        return decode(self.image, self.limits) if isinstance(self.image, bytes) else self.image
+        given = self.image
+        picture = decode(given, self.limits) if isinstance(given, bytes) else given.convert("RGB")
+        width, height = picture.size
+        if max(width, height) > _MAX_ASPECT * min(width, height):
+            detail = f"{width} x {height}, at most {_MAX_ASPECT} to 1"
+            raise ImageRefused(Problem("image_too_narrow", detail))
+        return picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +116,7 @@ class EngineConfig(BaseModel):
     """Base of the engines' settings, the ``engine:`` block of a recipe.
 
     Every field shapes the text, and so belongs to a run's fingerprint, unless it is declared with
-    ``json_schema_extra={"shapes_text": False}``.
+    ``json_schema_extra=OWN_SETTING``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

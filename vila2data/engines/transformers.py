@@ -15,9 +15,7 @@ from vila2data.errors import BadInput
 from vila2data.optional import require
 
 from .checkpoint import folder_revision
-from .protocol import Author, EngineConfig, FinishReason, Request, Result, failed
-
-_OWN_SETTING = {"shapes_text": False}
+from .protocol import OWN_SETTING, Author, EngineConfig, FinishReason, Request, Result, failed
 
 
 class TransformersConfig(EngineConfig):
@@ -28,9 +26,9 @@ class TransformersConfig(EngineConfig):
     revision: str | None = Field(None, description="commit or tag on the Hub")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     chat_template: str | None = Field(None, description="Jinja, where the checkpoint has none")
-    device: str = Field("auto", json_schema_extra=_OWN_SETTING)
-    batch_size: int = Field(8, ge=1, json_schema_extra=_OWN_SETTING)
-    threads: int | None = Field(None, ge=1, json_schema_extra=_OWN_SETTING)
+    device: str = Field("auto", json_schema_extra=OWN_SETTING)
+    batch_size: int = Field(8, ge=1, json_schema_extra=OWN_SETTING)
+    threads: int | None = Field(None, ge=1, json_schema_extra=OWN_SETTING)
 
     @cached_property
     def author(self) -> Author:

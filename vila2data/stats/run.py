@@ -55,12 +55,9 @@ def statistics(build: Path) -> dict[str, Result]:
         BadInput: the build holds no captions.
     """
     manifest = read_manifest(build)
-    connection = connect(build)
-    try:
+    with connect(build) as connection:
         if not run_sql(
             connection, "SELECT 1 FROM duckdb_views() WHERE view_name = 'captions'"
         ).rows:
             raise BadInput(f"{build}: {manifest.data_set} holds no captions to count")
         return {name: run_sql(connection, statements(name)) for name in TABLES}
-    finally:
-        connection.close()

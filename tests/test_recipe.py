@@ -1,0 +1,200 @@
+import textwrap
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from vila2data.errors import RecipeError
+from vila2data.recipe import find_recipe, load_recipe, shipped_recipes
+
+GOOD = """\
+builder: coyo-recap
+version: 1.0.0
+corpus: .
+recaption:
+  run: runs/round1
+  round: 1
+  engine:
+    name: openai
+    base_url: http://localhost:1/v1
+    model: m
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "recipe.yaml"
+    file.write_text(textwrap.dedent(text))
+    return file
+
+
+def refusal(file: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(file, overrides)
+    return str(refused.value)
+
+
+def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert recipe.recaption.config == "round1"
+    assert recipe.recaption.prompts == {"long-v1": 1.0, "long-v2": 1.0, "long-v3": 1.0}
+    assert recipe.recaption.engine.in_flight == 32
+
+
+def test_five_mistakes_are_all_told_with_line_key_and_nearest_key(tmp_path: Path) -> None:
+    text = """\
+    builder: coyo-recap
+    version: one
+    corpus: nowhere
+    recaption:
+      run: runs/round1
+      rond: 1
+      round: 1
+      fraction: 7
+      engine:
+        name: transformers
+        modle: x
+        model: ./x
+        batch_size: many
+    """
+    told = refusal(file := write(tmp_path, text))
+    lines = told.splitlines()
+    assert lines[0] == f"{file} has 5 mistakes:"
+    expected = [
+        (2, "version: string should match pattern"),
+        (6, "recaption.rond: is no key here; did you mean 'round'?"),
+        (8, "recaption.fraction: input should be less than or equal to 1, not 7"),
+        (11, "recaption.engine.modle: is no key here; did you mean 'model'?"),
+        (13, "recaption.engine.batch_size: input should be a valid integer"),
+    ]
+    for number, said in expected:
+        assert any(line.startswith(f"  {file}:{number}: {said}") for line in lines), told
+
+
+def test_an_unknown_engine_is_told_with_the_known_ones(tmp_path: Path) -> None:
+    told = refusal(write(tmp_path, GOOD.replace("name: openai", "name: opnai")))
+    assert "recaption.engine: engine 'opnai' is not known; known: openai, replay, transf" in told
+
+
+def test_an_unknown_builder_is_told_with_the_nearest(tmp_path: Path) -> None:
+    told = refusal(write(tmp_path, GOOD.replace("coyo-recap", "coyo-recep", 1)))
+    assert "recipe.yaml:1: builder: 'coyo-recep' is no builder; did you mean 'coyo-recap'?" in told
+
+
+def test_a_missing_key_is_told(tmp_path: Path) -> None:
+    told = refusal(write(tmp_path, GOOD.replace("  round: 1\n", "")))
+    assert "recaption.round: is missing" in told
+
+
+def test_a_key_that_stands_twice_is_a_mistake(tmp_path: Path) -> None:
+    told = refusal(write(tmp_path, GOOD + "version: 2.0.0\n"))
+    assert "recipe.yaml:11: version: the key stands twice" in told
+
+
+def test_unknown_prompts_and_templates_are_told(tmp_path: Path) -> None:
+    text = GOOD.replace("  round: 1\n", "  round: 1\n  prompts: {long-v9: 1}\n")
+    assert "prompts long-v9 are not known; known: simple, long-v1" in refusal(write(tmp_path, text))
+    text = GOOD.replace("  round: 1\n", "  round: 1\n  template: joined\n")
+    assert "must be one of recaption_only, concatenated" in refusal(write(tmp_path, text))
+
+
+def test_greedy_retries_are_refused(tmp_path: Path) -> None:
+    text = GOOD + "  sampling: {temperature: 0}\n"
+    assert "gives the same text at every retry" in refusal(write(tmp_path, text))
+    recipe = load_recipe(write(tmp_path, text), ["recaption.retry.times=0"])
+    assert recipe.recaption.sampling.temperature == 0
+
+
+def test_relative_paths_stay_in_the_working_folder(tmp_path: Path) -> None:
+    told = refusal(write(tmp_path, GOOD), "corpus=../elsewhere", "out=a/../../b")
+    assert "corpus: leaves the working folder" in told
+    assert "out: leaves the working folder" in told
+
+
+@pytest.mark.parametrize("version", ["../1.0.0", "1.0", "v1.0.0", "1.0.0/x", "1.0.0\n", "01.0.0"])
+def test_versions_that_are_no_versions_are_refused(tmp_path: Path, version: str) -> None:
+    text = GOOD.replace("version: 1.0.0", f"version: {version!r}")
+    assert "version: string should match pattern" in refusal(write(tmp_path, text))
+
+
+def test_overrides_set_values_and_make_blocks(tmp_path: Path) -> None:
+    file = write(tmp_path, GOOD)
+    recipe = load_recipe(file, ["seed=7", "recaption.sampling.top_p=0.5", "runs=[a, b]"])
+    assert (recipe.seed, recipe.recaption.sampling.top_p) == (7, 0.5)
+    assert recipe.runs == [Path("a"), Path("b")]
+
+
+def test_bad_overrides_are_told_beside_other_mistakes(tmp_path: Path) -> None:
+    told = refusal(write(tmp_path, GOOD), "seed", "version.x=1", "recaption.round=none")
+    assert "--set seed: must have the form key.path=value" in told
+    assert "--set version.x=1: 'version' is a value, not a block" in told
+    assert "--set recaption.round=none: recaption.round: input should be a valid integer" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a", "must hold keys and values"),
+        ("", "must hold keys and values"),
+        ("builder: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+    ],
+)
+def test_files_that_are_no_recipes_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refusal(write(tmp_path, text))
+
+
+def test_a_recipe_that_does_not_exist_names_the_shipped_ones(tmp_path: Path) -> None:
+    told = refusal(tmp_path / "none.yaml")
+    assert "no such recipe file; shipped recipes: coyo_recap/round1" in told
+    with pytest.raises(RecipeError, match="no such recipe"):
+        find_recipe("../../secrets")
+
+
+def test_every_shipped_recipe_is_valid_and_says_what_it_makes(tmp_path: Path) -> None:
+    names = shipped_recipes()
+    assert len(names) >= 4
+    for name in names:
+        folder = Path(str(files("vila2data.recipes")))
+        first = (folder / f"{name}.yaml").read_text().splitlines()
+        assert first[0].startswith("# "), name
+        assert any(line.startswith("#   vila2data ") for line in first[:5]), name
+        here = ["corpus=.", "recaption.engine.model=m"]
+        recipe = load_recipe(name, [*here, "base=null"])
+        assert recipe.recaption.engine.model == "m"
+
+
+def test_shipped_recipes_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for spelling in (
+        "coyo_recap/round1",
+        "coyo_recap/round1.yaml",
+        "recipes/coyo_recap/round1.yaml",
+    ):
+        assert find_recipe(spelling).name == "round1.yaml"
+
+
+def test_round1_documents_every_field(tmp_path: Path) -> None:
+    """A recipe that names every key, so that a user need not look elsewhere."""
+    import yaml
+
+    from vila2data.builders.coyo_recap import CoyoRecapRecipe
+    from vila2data.engines.transformers import TransformersConfig
+    from vila2data.recaption.spec import RecaptionSpec
+
+    content = yaml.safe_load(find_recipe("coyo_recap/round1").read_text())
+    assert set(content) == set(CoyoRecapRecipe.model_fields)
+    assert set(content["recaption"]) == set(RecaptionSpec.model_fields)
+    assert set(content["recaption"]["engine"]) == set(TransformersConfig.model_fields)
+    for name in ("sampling", "retry", "gate", "limits"):
+        model = RecaptionSpec.model_fields[name].annotation
+        assert model is not None
+        assert set(content["recaption"][name]) == set(model.model_fields), name
+
+
+def test_a_manifest_does_not_tell_absolute_paths(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD), [f"corpus={tmp_path}", f"out={tmp_path}/builds"])
+    stored = recipe.model_dump_json()
+    assert str(tmp_path) not in stored
+    assert recipe.model_dump(mode="json")["corpus"] == tmp_path.name
