@@ -85,11 +85,15 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """``folder / name`` where that stays in ``folder``, links followed; None where it leaves."""
-    if "\0" in name or PurePath(name).is_absolute():
-        return None
+    """``folder / name`` where that stays in ``folder``, links followed; None where it leaves, or
+    can be no path.
+    """
     path = folder / name
-    return path if path.resolve().is_relative_to(folder.resolve()) else None
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, NUL, no Unicode
+        return None
+    return path if stays and not PurePath(name).is_absolute() else None
 
 
 def existing_folder(path: Path, what: str) -> Path:

@@ -1,5 +1,6 @@
 """The data set card: every number in it is generated from the build."""
 
+from hashlib import sha256
 from textwrap import dedent
 from typing import Any
 
@@ -43,6 +44,10 @@ def _paragraphs(text: str) -> str:
     return f"{first}\n{dedent(rest)}".strip()
 
 
+def _files_sha256(manifest: Manifest, config: str) -> str:
+    return sha256("".join(file.sha256 for file in manifest.files_of(config)).encode()).hexdigest()
+
+
 def _header(manifest: Manifest) -> dict[str, Any]:
     rows = sum(file.rows for file in manifest.files)
     size = next((name for limit, name in (*_SIZES, *_LARGER) if rows < limit), "n>1B")
@@ -53,6 +58,9 @@ def _header(manifest: Manifest) -> dict[str, Any]:
         splits = dict.fromkeys(file.split for file in manifest.files_of(config))
         files = [{"split": s, "path": f"data/{config}/{s}-*.parquet"} for s in splits]
         entry: dict[str, Any] = {"config_name": config, "data_files": files}
+        # `datasets` knows what it has cached by this block, not by the files or their folder: without
+        # the hash it would give the rows of another build with the same version.
+        entry["description"] = f"sha256:{_files_sha256(manifest, config)}"
         if config == manifest.default_config:
             entry["default"] = True
         configs.append(entry)

@@ -32,7 +32,7 @@ def streamed(
     connection: duckdb.DuckDBPyConnection, sql: str, rows: int
 ) -> Iterator[pa.RecordBatch]:
     """The result of a query in batches of about ``rows``, not all at once."""
-    reader: Any = connection.execute(sql).to_arrow_reader(rows)
+    reader: Any = connection.sql(sql).to_arrow_reader(rows)
     yield from reader
 
 

@@ -55,7 +55,8 @@ def _unlisted(build: Path, manifest: Manifest) -> list[str]:
     extra = [
         f"{name}: is in the folder but not in {MANIFEST_FILE}" for name in sorted(there - listed)
     ]
-    return extra + [f"{name}: is missing" for name in sorted(listed - there)]
+    described = {MANIFEST_FILE, CARD_FILE, CROISSANT_FILE}
+    return extra + [f"{name}: is missing" for name in sorted((listed & described) - there)]
 
 
 def _croissant_differs(build: Path, manifest: Manifest) -> list[str]:
@@ -80,7 +81,7 @@ def _file_problems(build: Path, manifest: Manifest, file: BuildFile) -> list[str
 
     path = inside(build, file.path)
     if path is None or not path.is_file():
-        return []  # named as missing already
+        return [f"{file.path}: is missing"]
     size = path.stat().st_size
     if size != file.bytes:
         return [f"{file.path}: has {size} bytes, the manifest says {file.bytes}"]

@@ -153,11 +153,14 @@ def _manifest(
         sources=[*(base.sources if base else []), *prepared.sources],
         packages=_packages(),
         files=files,
-        funnel=[*(base.funnel if base else []), *prepared.funnel],
+        funnel=[],
         stats={},
     )
     with _opened(content, manifest) as connection:
-        manifest.funnel.extend(builder.funnel(connection, manifest.configs))
+        own = [*prepared.funnel, *builder.funnel(connection, manifest.configs)]
+        made_anew = {step.step for step in own}
+        carried = [s for s in (base.funnel if base else []) if s.step not in made_anew]
+        manifest.funnel.extend([*carried, *own])
         stats = builder.statistics(connection, manifest.configs)
         problems = builder.invariants(connection, manifest.configs)
     lost = [step.step for step in manifest.funnel if not step.balanced]

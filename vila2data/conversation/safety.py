@@ -8,6 +8,8 @@ import re
 
 _NAMED = (
     "image|images|video|audio|img|im_patch|im_start|im_end|image_soft_token|start_of_image|end_of_image"
+    "|image_placeholder|fake_token_around_image|global-img|IMG_CONTEXT|ImageHere|object|seg"
+    "|vila/(?:sentinel|image|video)|end_of_utterance"
     "|s|unk|pad|bos|eos|sep|cls|mask|eot|start_of_turn|end_of_turn|think|tool_call|box|ref|quad"
 )
 _TOKEN = re.compile(
@@ -15,12 +17,15 @@ _TOKEN = re.compile(
     r"|<｜[^<>｜\n]{1,40}｜>"  # the same with full-width bars
     rf"|</?(?:{_NAMED})(?:_?\d{{1,5}})?/?>"  # <image>, <image_1>, </s>
     r"|<(?:extra_id|reserved|unused|patch_index|loc)_?\d{1,5}>"
-    r"|<</?SYS>>|\[/?INST\]|\[(?:CLS|SEP|PAD|MASK|UNK)\]",
+    r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\]"
+    r"|\[(?:CLS|SEP|PAD|MASK|UNK|IMG|IMG_BREAK|IMG_END)\]",
     re.IGNORECASE,
 )
+_BLANKS = r"[^\S\n\r\v\f\x1c-\x1e\x85\u2028\u2029]*"  # what a line may start with
 _ROLE = re.compile(
-    r"\b(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT)[ \t]*:"  # Vicuna's, anywhere in a line
-    r"|^[ \t]*(?:#{1,4}[ \t]*)?(?i:user|assistant|system|human|gpt|bot)[ \t]*:",
+    rf"\b(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT){_BLANKS}:"  # Vicuna's, anywhere in a line
+    r"|(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))"  # whatever anyone takes for a line's start
+    rf"{_BLANKS}(?:#{{1,4}}{_BLANKS})?(?i:user|assistant|system|human|gpt|bot){_BLANKS}:",
     re.MULTILINE,
 )
 _CAN_HOLD_A_TOKEN = frozenset("<[")

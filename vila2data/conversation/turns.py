@@ -63,7 +63,8 @@ def compose(
     text = _caption_text(template, original=original, caption=caption)
     if text:
         turns.append(("", text, "general" if caption.strip() else "original", None))
-    for answer in sorted(answers, key=lambda a: keyed_hash(seed, key, a.task, "turn order")):
+    given = [answer for answer in answers if answer.text.strip()]
+    for answer in sorted(given, key=lambda a: keyed_hash(seed, key, a.task, "turn order")):
         questions = questions_for(answer.task)
         chosen = keyed_choice(dict.fromkeys(questions, 1.0), seed, key, answer.task, "question")
         turns.append((questions[chosen].text, neutralise(answer.text).strip(), answer.task, chosen))

@@ -13,7 +13,16 @@ from .images import SUFFIX_OF_FORMAT, ImageRefused, decode
 from .read import ReadLimits, Sample, list_shards, read_shard
 
 WARNINGS = frozenset(
-    {"duplicate_image", "suffix_differs", "text_missing", "text_not_utf8", "text_too_long"}
+    {
+        "duplicate_image",
+        "metadata_too_long",
+        "metadata_unreadable",
+        "suffix_differs",
+        "text_control_characters",
+        "text_missing",
+        "text_not_utf8",
+        "text_too_long",
+    }
 )
 """Findings that leave a sample usable; all others fail the check."""
 
@@ -28,21 +37,33 @@ _SCHEMA = pa.schema(
         "detail": pa.string(),
         "text_kind": pa.string(),
         "text_detail": pa.string(),
+        "metadata_kind": pa.string(),
+        "metadata_detail": pa.string(),
         "suffix_detail": pa.string(),
     }
 )
 _FINDINGS = """
-CREATE TEMP VIEW findings AS SELECT kind, shard, key, detail, position FROM samples WHERE kind IS
-NOT NULL UNION ALL SELECT text_kind, shard, key, text_detail, position FROM samples WHERE text_kind
-IS NOT NULL UNION ALL SELECT 'suffix_differs', shard, key, suffix_detail, position FROM samples
-WHERE suffix_detail IS NOT NULL UNION ALL SELECT 'duplicate_key', shard, key, 'first in ' ||
-first_shard, position FROM (
+CREATE TEMP VIEW findings AS
+SELECT kind, shard, key, detail, position FROM samples WHERE kind IS NOT NULL
+UNION ALL
+SELECT text_kind, shard, key, text_detail, position FROM samples WHERE text_kind IS NOT NULL
+UNION ALL
+SELECT metadata_kind, shard, key, metadata_detail, position FROM samples
+WHERE metadata_kind IS NOT NULL
+UNION ALL
+SELECT 'suffix_differs', shard, key, suffix_detail, position FROM samples
+WHERE suffix_detail IS NOT NULL
+UNION ALL
+SELECT 'duplicate_key', shard, key, 'first in ' || first_shard, position FROM (
     SELECT *, first_value(shard) OVER w AS first_shard, row_number() OVER w AS copy
-    FROM samples WINDOW w AS (PARTITION BY key ORDER BY position)) WHERE copy > 1
-UNION ALL SELECT 'duplicate_image', shard, key, 'as ' || first_key, position FROM (
-    SELECT *, first_value(key) OVER w AS first_key, row_number() OVER w AS copy FROM samples WHERE
-    image_sha256 IS NOT NULL WINDOW w AS (PARTITION BY image_sha256 ORDER BY position)) WHERE copy >
-    1
+    FROM samples WINDOW w AS (PARTITION BY key ORDER BY position)
+) WHERE copy > 1
+UNION ALL
+SELECT 'duplicate_image', shard, key, 'as ' || first_key, position FROM (
+    SELECT *, first_value(key) OVER w AS first_key, row_number() OVER w AS copy
+    FROM samples WHERE image_sha256 IS NOT NULL
+    WINDOW w AS (PARTITION BY image_sha256 ORDER BY position)
+) WHERE copy > 1
 """
 
 
@@ -141,6 +162,7 @@ def _batches(
 
 def _row(sample: Sample, limits: ReadLimits, decode_images: bool) -> dict[str, object]:
     problem, text_problem = sample.problem, sample.text_problem
+    metadata_problem = sample.metadata_problem
     if problem is None and decode_images:
         try:
             decode(sample.image, limits.image)
@@ -154,6 +176,8 @@ def _row(sample: Sample, limits: ReadLimits, decode_images: bool) -> dict[str, o
         "detail": problem.detail if problem else None,
         "text_kind": text_problem.reason if text_problem else None,
         "text_detail": text_problem.detail if text_problem else None,
+        "metadata_kind": metadata_problem.reason if metadata_problem else None,
+        "metadata_detail": metadata_problem.detail if metadata_problem else None,
         "suffix_detail": _suffix_differs(sample),
     }
 

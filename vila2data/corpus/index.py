@@ -4,20 +4,21 @@ corpus.
 
 import os
 import sqlite3
-import tarfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from vila2data.errors import CorpusError
-from vila2data.files import appearing
+from vila2data.errors import CorpusError, RunFailed
 
-from .read import IMAGE_SUFFIXES, ReadLimits, list_shards, member_problem, split_name
+from .names import IMAGE_SUFFIXES, key_fault, split_name
+from .read import ReadLimits, list_shards, member_problem
+from .tar import TarDamaged, members_of
 
 _SCHEMA = "CREATE TABLE images (key TEXT, shard INTEGER, start INTEGER, bytes INTEGER)"
 _INDEX = "CREATE INDEX by_key ON images (key)"
-_VERSION = 1
+_VERSION = 2
 
 
 def cache_folder() -> Path:
@@ -41,16 +42,19 @@ class CorpusIndex:
         if not self._file.is_file():
             _make(self.shards, self._file)
         self._connection: sqlite3.Connection | None = None
+        self._process = 0
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_connection": None}
 
     def images(self, key: str) -> Iterator[bytes]:
         """Bytes of each image with that key, in order of the shards; most keys have one."""
-        if self._connection is None:
-            # One index serves the threads of a data loader; sqlite serialises them.
+        if self._connection is None or self._process != os.getpid():
+            # A connection must not be carried over a fork, as data loaders make them. The threads
+            # of a data loader share one; sqlite serialises them.
+            self._process = os.getpid()
             self._connection = sqlite3.connect(
-                f"file:{self._file}?mode=ro", uri=True, check_same_thread=False
+                f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
             )
         rows = self._connection.execute(
             "SELECT shard, start, bytes FROM images WHERE key = ? ORDER BY shard, start", (key,)
@@ -86,27 +90,32 @@ def _identity(shards: Iterable[Path]) -> str:
 
 
 def _make(shards: list[Path], file: Path) -> None:
-    with appearing(file) as temporary:
-        temporary.unlink(missing_ok=True)
-        with closing(sqlite3.connect(temporary)) as connection, connection:
-            connection.execute("PRAGMA journal_mode = OFF")  # a half-made index is thrown away
-            connection.execute(_SCHEMA)
-            for number, shard in enumerate(shards):
-                rows = ((key, number, start, count) for key, start, count in _headers(shard))
-                connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
-            connection.execute(_INDEX)
+    """Made in a folder of its own, so that two processes may make the same index."""
+    try:
+        with TemporaryDirectory(dir=file.parent, prefix=".index-") as folder:
+            temporary = Path(folder) / file.name
+            with closing(sqlite3.connect(temporary)) as connection, connection:
+                connection.execute("PRAGMA journal_mode = OFF")  # half an index is thrown away
+                connection.execute(_SCHEMA)
+                for number, shard in enumerate(shards):
+                    rows = ((key, number, start, count) for key, start, count in _images(shard))
+                    connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
+                connection.execute(_INDEX)
+            temporary.replace(file)
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
+            raise
+        raise RunFailed(
+            f"no space left while writing {file}: free some, or set XDG_CACHE_HOME"
+        ) from error
 
 
-def _headers(shard: Path) -> Iterator[tuple[str, int, int]]:
+def _images(shard: Path) -> Iterator[tuple[str, int, int]]:
     """(key, start, bytes) of each image that may be read."""
     limits = ReadLimits()
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                tar.members.clear()  # type: ignore[attr-defined]
-                key, suffix = split_name(member.name)
-                if suffix in IMAGE_SUFFIXES and member_problem(member, suffix, limits) is None:
-                    yield key, member.offset_data, member.size
-    except (tarfile.TarError, EOFError) as error:
-        if not isinstance(error, tarfile.ReadError | EOFError):
-            raise CorpusError(f"{shard}: {error}") from error
+    with shard.open("rb") as file, suppress(TarDamaged):  # whose samples the reader reports
+        for member in members_of(file):
+            key, suffix = split_name(member.name)
+            readable = suffix in IMAGE_SUFFIXES and key_fault(key) is None
+            if readable and member_problem(member, suffix, limits) is None:
+                yield key, member.start, member.size

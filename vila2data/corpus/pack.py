@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vila2data.errors import CorpusError, RunRefused
-from vila2data.files import appearing, link_or_copy, write_text
+from vila2data.files import appearing, file_sha256, link_or_copy, write_text
 
 from .images import ImageLimits, ImageRefused, Problem, as_stored, read_header
-from .read import ReadLimits, checked_text, list_shards
+from .names import key_fault, printable
+from .read import ReadLimits, checked_text, id_in, list_shards, read_shard, url_in
 from .sources import SourceItem
 
 _SUCCESS = "success"
@@ -68,12 +69,18 @@ def pack(
         on_item: called after each item, for a progress bar.
 
     Raises:
-        RunRefused: ``out`` was begun with another ``samples_per_shard``.
+        RunRefused: ``out`` was begun with another ``samples_per_shard`` or other limits, or from
+            other items.
         RunFailed: the disk is full.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _bind_options(out, {"samples_per_shard": samples_per_shard})
     limits = limits or ImageLimits()
+    options = {
+        "samples_per_shard": samples_per_shard,
+        "max_image_bytes": limits.max_bytes,
+        "max_image_pixels": limits.max_pixels,
+    }
+    _bind_options(out, options)
     counts: Counter[str] = Counter()
     shard = 0
     for chunk in _chunks(items, samples_per_shard):
@@ -95,14 +102,15 @@ def _bind_options(out: Path, options: dict[str, Any]) -> None:
         )
 
 
-def _chunks(items: Iterable[SourceItem], size: int) -> Iterator[list[SourceItem]]:
+def _chunks(items: Iterable[SourceItem], size: int) -> Iterator[Iterator[SourceItem]]:
+    """``items`` by ``size``; one at a time is in memory, so each chunk must be used up."""
     iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    for first in iterator:
+        yield chain([first], islice(iterator, size - 1))
 
 
 def _pack_shard(
-    items: list[SourceItem],
+    items: Iterator[SourceItem],
     tar: Path,
     limits: ImageLimits,
     on_item: Callable[[], None],
@@ -110,8 +118,7 @@ def _pack_shard(
     """Writes one shard, the counts last: a shard with counts is finished."""
     stats = tar.with_name(f"{tar.stem}_stats.json")
     if stats.exists():
-        for _ in items:
-            on_item()
+        _check_same_items(items, tar.with_suffix(".parquet"), on_item)
         found: dict[str, int] = json.loads(stats.read_text(encoding="utf-8"))["status_dict"]
         return found
     rows = _write_tar(items, tar, limits, on_item)
@@ -130,8 +137,27 @@ def _pack_shard(
     return dict(counts)
 
 
+def _check_same_items(
+    items: Iterator[SourceItem], table: Path, on_item: Callable[[], None]
+) -> None:
+    """Goes past the items of a finished shard.
+
+    Raises:
+        RunRefused: they are not those that it was packed from.
+    """
+    packed = pq.read_table(table, columns=["key"])["key"].to_pylist()
+    found = []
+    for item in items:
+        found.append(printable(item.key))
+        on_item()
+    if found != packed:
+        raise RunRefused(
+            f"{table} was packed from other items: the source has changed since; use another --out"
+        )
+
+
 def _write_tar(
-    items: list[SourceItem],
+    items: Iterator[SourceItem],
     tar: Path,
     limits: ImageLimits,
     on_item: Callable[[], None],
@@ -139,26 +165,29 @@ def _write_tar(
     from webdataset import TarWriter
 
     rows = []
-    with appearing(tar) as temporary, temporary.open("wb") as file:
-        # A fixed mtime and owner, so that the same items give the same bytes.
-        writer = TarWriter(file, encoder=False, mtime=0, user="vila2data", group="vila2data")
+    # A fixed time and owner, so that the same items give the same bytes.
+    made = {"mtime": 0, "user": "vila2data", "group": "vila2data"}
+    with (
+        appearing(tar) as temporary,
+        temporary.open("wb") as file,
+        TarWriter(file, encoder=False, **made) as writer,
+    ):
         for item in items:
             row, members = _packed(item, limits)
             if members:
                 writer.write({"__key__": item.key, **members})
             rows.append(row)
             on_item()
-        writer.close()
     return rows
 
 
 def _packed(item: SourceItem, limits: ImageLimits) -> tuple[dict[str, Any], dict[str, bytes]]:
     """An item's row in the shard's table, and its members; no members where it is rejected."""
-    row: dict[str, Any] = {"key": item.key, "status": _SUCCESS}
+    row: dict[str, Any] = {"key": printable(item.key), "status": _SUCCESS}
     try:
-        if not item.key:
-            raise ImageRefused(Problem("key_missing", "the row has no key"))
-        suffix, image = as_stored(item.load(), limits)
+        if fault := key_fault(item.key):
+            raise ImageRefused(Problem("key_unusable" if item.key else "key_missing", fault))
+        suffix, image = as_stored(_read(item.load(), limits), limits)
     except ImageRefused as refused:
         return {
             **row,
@@ -168,51 +197,87 @@ def _packed(item: SourceItem, limits: ImageLimits) -> tuple[dict[str, Any], dict
     header = read_header(image, limits)
     text, text_problem = checked_text(item.text, ReadLimits())
     row |= {
-        "id": _coyo_id(item),
-        "url": item.metadata.get("url"),
+        "id": id_in(item.metadata),
+        "url": url_in(item.metadata),
         "caption": text,
         "width": header.width,
         "height": header.height,
         "sha256": sha256(image).hexdigest(),
         "error_message": text_problem.reason if text_problem else None,
     }
-    described = dict(item.metadata) | {k: v for k, v in row.items() if v is not None}
-    members = {suffix: image, "json": json.dumps(described, default=str, sort_keys=True).encode()}
+    told = {k: v for k, v in row.items() if v is not None}
+    members = {suffix: image, "json": _json(told, item.metadata)}
     if item.text:
         members["txt"] = item.text  # as it came; the reader judges it
     return row, members
 
 
-def _coyo_id(item: SourceItem) -> int | None:
-    value = item.metadata.get("id")
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _read(source: bytes | Path, limits: ImageLimits) -> bytes:
+    """The bytes of an image, of a file no more than what shows that they are too many."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        if not source.is_file():  # nor is a pipe, which would be waited for
+            raise ImageRefused(Problem("image_missing", f"{source} is no file"))
+        with source.open("rb") as file:
+            return file.read(limits.max_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise ImageRefused(Problem("image_missing", f"{type(error).__name__}: {error}")) from error
+
+
+def _json(told: Mapping[str, Any], metadata: Mapping[str, Any]) -> bytes:
+    """``told``, and of the source's own columns what strict JSON can say and a reader will take."""
+    said = {k: v for k, v in metadata.items() if k not in told and _can_say(v)}
+    content = json.dumps({**said, **told}, default=str, sort_keys=True).encode()
+    if len(content) > ReadLimits().max_metadata_bytes:
+        content = json.dumps(told, sort_keys=True).encode()
+    return content
+
+
+def _can_say(value: Any) -> bool:
+    """Not NaN, and not nested too deep."""
+    try:
+        json.dumps(value, default=str, sort_keys=True, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def adopt(source: Path, out: Path) -> PackSummary:
     """Makes an img2dataset output, which is a corpus as it is, available as ``out`` without copying
-    where links work.
+    where links work. Counts are img2dataset's own, or else the shards' samples.
 
     Raises:
         CorpusError: ``source`` holds no tars, or ``out`` holds other files of the same names.
     """
     shards = list_shards(source)
     out.mkdir(parents=True, exist_ok=True)
-    written = 0
+    counts: Counter[str] = Counter()
     for tar in shards:
         for file in (tar, tar.with_suffix(".parquet"), tar.with_name(f"{tar.stem}_stats.json")):
             if file.is_file():
                 _adopt_file(file, out / file.name)
-        stats = tar.with_name(f"{tar.stem}_stats.json")
-        if stats.is_file():
-            written += int(json.loads(stats.read_text(encoding="utf-8")).get("successes", 0))
-    return PackSummary(len(shards), written, written, {})
+        counts.update(_counts_of(tar))
+    written = counts.pop(_SUCCESS, 0)
+    rejected = dict(sorted(counts.items()))
+    return PackSummary(len(shards), written + sum(rejected.values()), written, rejected)
+
+
+def _counts_of(tar: Path) -> dict[str, int]:
+    """Samples by status."""
+    stats = tar.with_name(f"{tar.stem}_stats.json")
+    try:
+        found = json.loads(stats.read_text(encoding="utf-8"))["status_dict"]
+        return {str(status): int(count) for status, count in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {_SUCCESS: sum(1 for _ in read_shard(tar))}
 
 
 def _adopt_file(source: Path, target: Path) -> None:
     if target.exists():
-        if target.stat().st_size != source.stat().st_size:
+        if not target.samefile(source) and file_sha256(target) != file_sha256(source):
             raise CorpusError(f"{target} exists and differs from {source}: choose an empty --out")
         return
     with appearing(target) as temporary:
         temporary.unlink(missing_ok=True)
-        link_or_copy(source, temporary)
+        link_or_copy(source.resolve(), temporary)

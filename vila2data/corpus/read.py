@@ -6,20 +6,25 @@ exception.
 """
 
 import json
-import tarfile
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from vila2data.errors import CorpusError
 
 from .images import ImageHeader, ImageLimits, ImageRefused, Problem, read_header
+from .names import IMAGE_SUFFIXES, key_fault, leaves_folder, printable, split_name
+from .tar import Member, TarDamaged, members_of
 
-IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 _INT64_MAX = 2**63 - 1
+_MAX_URL_CHARS = 8192
+_BUFFER_BYTES = 1 << 18
+_USED_SUFFIXES = IMAGE_SUFFIXES | {"txt", "json"}
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # not those that count as white space
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +33,17 @@ class ReadLimits:
 
     image: ImageLimits = field(default_factory=ImageLimits)
     max_text_bytes: int = 64 * 1024
+    max_metadata_bytes: int = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Sample:
     """One image with its text.
 
-    ``problem`` says why the image cannot be used (``image`` is then empty), ``text_problem`` why
-    the text cannot (``text`` is then ""). ``index`` counts the samples of a shard from 0.
+    ``problem`` says why the sample cannot be used (``image`` is then empty, or what could be read
+    of it), ``text_problem`` why the text cannot (``text`` is then ""), ``metadata_problem`` why
+    the metadata cannot (``metadata`` is then empty). ``index`` counts the samples of a shard from
+    0.
     """
 
     key: str
@@ -48,6 +56,7 @@ class Sample:
     header: ImageHeader | None = None
     problem: Problem | None = None
     text_problem: Problem | None = None
+    metadata_problem: Problem | None = None
 
     @cached_property
     def image_sha256(self) -> str | None:
@@ -57,15 +66,26 @@ class Sample:
     @property
     def url(self) -> str | None:
         """Where the image came from, as its metadata says."""
-        url = self.metadata.get("url")
-        return url if isinstance(url, str) else None
+        return url_in(self.metadata)
 
     @property
     def id(self) -> int | None:
         """The COYO id, where the metadata has one that fits 64 bits."""
-        value = self.metadata.get("id")
-        is_id = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _INT64_MAX
-        return value if is_id else None
+        return id_in(self.metadata)
+
+
+def url_in(metadata: Mapping[str, Any]) -> str | None:
+    """The address that metadata tells; None where it is none, or cannot be written down."""
+    url = metadata.get("url")
+    is_url = isinstance(url, str) and len(url) <= _MAX_URL_CHARS and _is_unicode(url)
+    return url if is_url else None
+
+
+def id_in(metadata: Mapping[str, Any]) -> int | None:
+    """The COYO id that metadata tells; None where it has none that fits 64 bits."""
+    value = metadata.get("id")
+    is_id = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _INT64_MAX
+    return value if is_id else None
 
 
 def list_shards(corpus: Path) -> list[Path]:
@@ -76,7 +96,8 @@ def list_shards(corpus: Path) -> list[Path]:
     """
     if not corpus.is_dir():
         raise CorpusError(f"{corpus}: no such folder; `vila2data corpus pack` makes a corpus")
-    shards = sorted(corpus.glob("*.tar"))
+    found = (path for path in corpus.glob("*.tar") if not path.name.startswith("."))
+    shards = sorted(path for path in found if path.is_file())
     if not shards:
         raise CorpusError(f"{corpus}: holds no .tar shards; `vila2data corpus pack` makes a corpus")
     return shards
@@ -101,77 +122,60 @@ def read_shard(shard: Path, *, limits: ReadLimits | None = None) -> Iterator[Sam
     """Samples of one tar in order.
 
     Members of one key stand side by side, as WebDataset demands; a key that comes back later is a
-    sample of its own, for the duplicate check to find. A tar that ends early gives a last sample,
-    keyed by the shard's name, whose problem is ``shard_truncated``.
+    sample of its own, for the duplicate check to find. A tar that ends early, or is damaged, gives
+    a last sample, keyed by the shard's name, whose problem is ``shard_truncated`` or
+    ``shard_damaged``.
     """
     limits = limits or ReadLimits()
     group: _Group | None = None
     index = 0
-    for key, suffix, content in _members(shard, limits):
-        if group is not None and (group.key != key or suffix in group.parts):
-            yield group.sample(shard.name, index, limits)
-            index += 1
-            group = None
-        group = group or _Group(key)
-        group.parts[suffix] = content
+    with shard.open("rb", buffering=_BUFFER_BYTES) as file:
+        for key, suffix, content in _contents(file, shard, limits):
+            if group is not None and (group.key != key or suffix in group.parts):
+                yield group.sample(shard.name, index, limits)
+                index += 1
+                group = None
+            group = group or _Group(key)
+            group.parts[suffix] = content
     if group is not None:
         yield group.sample(shard.name, index, limits)
 
 
-def _members(shard: Path, limits: ReadLimits) -> Iterator[tuple[str, str, bytes | Problem]]:
+def _contents(
+    file: BinaryIO, shard: Path, limits: ReadLimits
+) -> Iterator[tuple[str, str, bytes | Problem]]:
     """(key, suffix, content or problem) of each member."""
     try:
-        with tarfile.open(shard, "r:") as tar, shard.open("rb") as raw:
-            for member in tar:
-                # The list of members that tarfile keeps would grow with the shard.
-                tar.members.clear()  # type: ignore[attr-defined]
-                if member.isdir():
-                    continue
-                key, suffix = split_name(member.name)
-                yield key, suffix, _content(raw, member, suffix, limits)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's trouble, not the tar's
-        yield shard.name, "", Problem("shard_truncated", str(error))
+        for member in members_of(file):
+            key, suffix = split_name(member.name)
+            problem = member_problem(member, suffix, limits)
+            if problem is not None:
+                yield key, suffix, problem
+            elif suffix in _USED_SUFFIXES:
+                file.seek(member.start)
+                yield key, suffix, file.read(member.size)
+            else:
+                yield key, suffix, b""
+    except TarDamaged as damage:
+        reason = "shard_truncated" if damage.early else "shard_damaged"
+        yield shard.name, "", Problem(reason, str(damage))
 
 
-def _content(raw: Any, member: tarfile.TarInfo, suffix: str, limits: ReadLimits) -> bytes | Problem:
-    problem = member_problem(member, suffix, limits)
-    if problem is not None:
-        return problem
-    raw.seek(member.offset_data)
-    content: bytes = raw.read(member.size)
-    if len(content) < member.size:
-        return Problem("shard_truncated", f"{len(content)} of {member.size} bytes of {member.name}")
-    return content
-
-
-def member_problem(member: tarfile.TarInfo, suffix: str, limits: ReadLimits) -> Problem | None:
+def member_problem(member: Member, suffix: str, limits: ReadLimits) -> Problem | None:
     """Why a member of a tar must not be read, judged by its header alone."""
-    if not member.isreg():
-        return Problem("member_not_a_file", f"{member.name} is a link or a device")
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
+    if member.fault:
+        return Problem("member_not_a_file", f"{member.name} {member.fault}")
+    if (".." in member.name or member.name[:1] in "/\\") and leaves_folder(member.name):
         return Problem("member_name_unsafe", member.name)
-    if suffix in IMAGE_SUFFIXES and member.size > limits.image.max_bytes:
-        detail = f"{member.size} bytes, at most {limits.image.max_bytes}"
-        return Problem("image_too_many_bytes", detail)
-    if suffix not in IMAGE_SUFFIXES and member.size > limits.max_text_bytes:
-        return Problem("text_too_long", f"{member.size} bytes, at most {limits.max_text_bytes}")
-    return None
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """(key, suffix) of a member: the suffix starts at the first dot of the base name, as in
-    WebDataset.
-
-    Example:
-        >>> split_name("00000/000000042.seg.png")
-        ('00000/000000042', 'seg.png')
-    """
-    folder, slash, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    return folder + slash + stem, suffix.lower()
+    if not member.complete:
+        return Problem("shard_truncated", f"ends within {member.name}")
+    if suffix in IMAGE_SUFFIXES:
+        most, reason = limits.image.max_bytes, "image_too_many_bytes"
+    elif suffix == "json":
+        most, reason = limits.max_metadata_bytes, "metadata_too_long"
+    else:
+        most, reason = limits.max_text_bytes, "text_too_long"
+    return Problem(reason, f"{member.size} bytes, at most {most}") if member.size > most else None
 
 
 @dataclass(slots=True)
@@ -182,11 +186,14 @@ class _Group:
     parts: dict[str, bytes | Problem] = field(default_factory=dict)
 
     def sample(self, shard: str, index: int, limits: ReadLimits) -> Sample:
-        metadata = self._metadata()
+        metadata, metadata_problem = self._metadata()
         text, text_problem = self._text(metadata, limits)
         suffix, image, header, problem = self._image(limits)
+        fault = key_fault(self.key)
+        if fault is not None and problem is None:
+            problem = Problem("key_unusable", f"the key {fault}")
         return Sample(
-            key=self.key,
+            key=printable(self.key) if fault else self.key,
             shard=shard,
             index=index,
             image=image,
@@ -196,29 +203,34 @@ class _Group:
             header=header,
             problem=problem,
             text_problem=text_problem,
+            metadata_problem=metadata_problem,
         )
 
     def _image(self, limits: ReadLimits) -> tuple[str, bytes, ImageHeader | None, Problem | None]:
         suffix = next((s for s in self.parts if s in IMAGE_SUFFIXES), "")
         content = self.parts.get(suffix)
-        if content is None:
-            return "", b"", None, Problem("image_missing", "no image member")
-        if isinstance(content, Problem):
+        if suffix == "":
+            others = (part for part in self.parts.values() if isinstance(part, Problem))
+            problem = next(others, Problem("image_missing", "no image member"))
+            return "", b"", None, problem
+        if not isinstance(content, bytes):
             return suffix, b"", None, content
         try:
             return suffix, content, read_header(content, limits.image), None
         except ImageRefused as refused:
             return suffix, content, None, refused.problem
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self) -> tuple[dict[str, Any], Problem | None]:
         content = self.parts.get("json")
         if not isinstance(content, bytes):
-            return {}
+            return {}, content
         try:
             metadata = json.loads(content)
-        except (ValueError, RecursionError):
-            return {}
-        return metadata if isinstance(metadata, dict) else {}
+        except (ValueError, RecursionError) as error:
+            return {}, Problem("metadata_unreadable", f"{type(error).__name__}: {error}")
+        if not isinstance(metadata, dict):
+            return {}, Problem("metadata_unreadable", "is no JSON object")
+        return metadata, None
 
     def _text(self, metadata: dict[str, Any], limits: ReadLimits) -> tuple[str, Problem | None]:
         content = self.parts.get("txt")
@@ -239,4 +251,17 @@ def checked_text(content: bytes, limits: ReadLimits) -> tuple[str, Problem | Non
         text = content.decode("utf-8").strip()
     except UnicodeDecodeError as error:
         return "", Problem("text_not_utf8", f"byte {error.start}: {error.reason}")
+    if found := _CONTROL.search(text):
+        return "", Problem("text_control_characters", f"{found.group()!r} at {found.start()}")
     return (text, None) if text else ("", Problem("text_missing", "no text"))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether ``text`` can be encoded; JSON can spell halves of surrogate pairs, which cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

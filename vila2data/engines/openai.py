@@ -4,10 +4,9 @@ import base64
 import io
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.metadata import PackageNotFoundError, version
+from threading import Event
 from typing import Any, Literal
 
 from pydantic import Field
@@ -17,11 +16,13 @@ from vila2data.errors import RunFailed
 from vila2data.keyed import keyed_uniform
 from vila2data.optional import require
 
-from .protocol import Author, EngineConfig, FinishReason, Request, Result, failed
+from .parallel import in_flight
+from .protocol import OWN_SETTING, Author, EngineConfig, FinishReason, Request, Result, failed
 
-_OWN_SETTING = {"shapes_text": False}
 _MAX_WAIT_S = 60.0
+_PROBE_TIMEOUT_S = 10.0
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
+_ANSWERS = frozenset({"engine_stopped", "engine_refused"})  # errors that only a live server gives
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "repetition"}
 
 
@@ -29,18 +30,18 @@ class OpenAIConfig(EngineConfig):
     """Settings of engine ``openai``."""
 
     name: Literal["openai"] = "openai"
-    base_url: str = Field(json_schema_extra=_OWN_SETTING, pattern=r"^https?://")
+    base_url: str = Field(json_schema_extra=OWN_SETTING, pattern=r"^https?://")
     model: str = Field(description="the model's name on the server")
     revision: str | None = Field(
         None, description="the model's revision, which servers do not tell"
     )
     extra_body: dict[str, Any] = Field(default_factory=dict, description="passed on as it is")
-    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=_OWN_SETTING)
-    in_flight: int = Field(32, ge=1, le=1024, json_schema_extra=_OWN_SETTING)
-    timeout_s: float = Field(120.0, gt=0, json_schema_extra=_OWN_SETTING)
-    tries: int = Field(5, ge=1, le=20, json_schema_extra=_OWN_SETTING)
-    first_wait_s: float = Field(0.5, ge=0, json_schema_extra=_OWN_SETTING)
-    give_up_after: int = Field(64, ge=1, json_schema_extra=_OWN_SETTING)
+    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=OWN_SETTING)
+    in_flight: int = Field(32, ge=1, le=1024, json_schema_extra=OWN_SETTING)
+    timeout_s: float = Field(120.0, gt=0, json_schema_extra=OWN_SETTING)
+    tries: int = Field(5, ge=1, le=20, json_schema_extra=OWN_SETTING)
+    first_wait_s: float = Field(0.5, ge=0, json_schema_extra=OWN_SETTING)
+    give_up_after: int = Field(64, ge=1, json_schema_extra=OWN_SETTING)
 
     @property
     def author(self) -> Author:
@@ -69,9 +70,9 @@ class OpenAIEngine:
     """A captioner over HTTP: a bounded number of requests in flight, each tried again with growing
     waits.
 
-    A request that fails for good gives an error result. Where ``give_up_after`` requests in a row
-    failed so, the server is gone rather than a sample bad, and the run stops without finishing its
-    shard.
+    A request that fails for good gives an error result. The server is gone, rather than a sample
+    bad, where ``give_up_after`` requests in a row failed so, or the last ones of a shard did and
+    the server never answered one or does not answer now: the run stops without finishing the shard.
     """
 
     Config = OpenAIConfig
@@ -81,6 +82,8 @@ class OpenAIEngine:
         self.config = config
         self.author = config.author
         self._openai = openai
+        self._failures = 0  # in a row; a shard may be shorter than give_up_after
+        self._has_answered = False
         # The client's own retries are off: they do not cover a body that is cut short.
         self._client = openai.OpenAI(
             base_url=config.base_url,
@@ -91,35 +94,36 @@ class OpenAIEngine:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request, in the order in which the server answers."""
-        failures = 0
-        with ThreadPoolExecutor(self.config.in_flight, thread_name_prefix="openai") as pool:
-            try:
-                for result in self._answers(pool, iter(requests)):
-                    is_failure = result.finish_reason == "error" and result.retriable
-                    failures = failures + 1 if is_failure else 0
-                    if failures >= self.config.give_up_after:
-                        raise RunFailed(
-                            f"{failures} requests in a row failed, the last with "
-                            f"{result.error_reason} ({result.error_detail}): is the server at "
-                            f"{self.config.base_url} up? Finished shards are kept; "
-                            "run the same command again"
-                        )
-                    yield result
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        last = None
+        for result in in_flight(self._answer, requests, self.config.in_flight):
+            if result.finish_reason != "error" or result.error_reason in _ANSWERS:
+                self._failures, self._has_answered = 0, True
+            elif result.retriable:
+                self._failures, last = self._failures + 1, result
+                if self._failures >= self.config.give_up_after:
+                    raise self._gone(result)
+            yield result
+        if last is not None and self._failures and not (self._has_answered and self._is_up()):
+            raise self._gone(last)
 
-    def _answers(self, pool: ThreadPoolExecutor, requests: Iterator[Request]) -> Iterator[Result]:
-        pending: set[Future[Result]] = set()
-        for request in requests:
-            pending.add(pool.submit(self._answer, request))
-            if len(pending) >= self.config.in_flight:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+    def _gone(self, last: Result) -> RunFailed:
+        return RunFailed(
+            f"{self._failures} requests in a row failed, the last with {last.error_reason} "
+            f"({last.error_detail}): is the server at {self.config.base_url} up? "
+            "Finished shards are kept; run the same command again"
+        )
 
-    def _answer(self, request: Request) -> Result:
+    def _is_up(self) -> bool:
+        """Whether the server answers anything that is no failure of its own."""
+        try:
+            self._client.models.list(timeout=min(self.config.timeout_s, _PROBE_TIMEOUT_S))
+        except self._openai.APIStatusError as error:
+            return int(error.status_code) < 500
+        except (self._openai.APIConnectionError, ValueError):
+            return False
+        return True
+
+    def _answer(self, request: Request, stop: Event) -> Result:
         try:
             url = data_url(request)
         except ImageRefused as refused:
@@ -131,15 +135,16 @@ class OpenAIEngine:
                 return self._ask(request, url)
             except _Transient as error:
                 last = error
-                if number + 1 < self.config.tries:
-                    time.sleep(self._wait_s(request, number, error.wait_s))
+                final = number + 1 == self.config.tries
+                if final or stop.wait(self._wait_s(request, number, error.wait_s)):
+                    break
         return failed(request.index, self.author, last.reason, last.detail)
 
     def _wait_s(self, request: Request, number: int, asked_s: float | None) -> float:
         """Doubles from try to try, spread by half so that requests do not come back all at once."""
         spread = 0.5 + keyed_uniform(request.key, request.sampling.seed, number, "wait")
         waited = self.config.first_wait_s * 2**number * spread
-        return min(max(waited, asked_s or 0.0), _MAX_WAIT_S)
+        return float(min(max(waited, asked_s or 0.0), _MAX_WAIT_S))
 
     def _ask(self, request: Request, url: str) -> Result:
         openai = self._openai
@@ -190,14 +195,15 @@ class OpenAIEngine:
             raise _Transient("engine_bad_answer", "the answer holds no choice") from error
         if told not in _FINISH:
             return failed(request.index, self.author, "engine_stopped", f"finish_reason {told}")
-        usage = getattr(answer, "usage", None)
+        if not isinstance(text, str | None) or not _is_unicode(text or ""):
+            raise _Transient("engine_bad_answer", "the answer's content is no text")
         return Result(
             index=request.index,
             text=(text or "").strip(),
             finish_reason=_FINISH[told],
             author=self.author,
-            num_tokens=getattr(usage, "completion_tokens", None),
-            num_prompt_tokens=getattr(usage, "prompt_tokens", None),
+            num_tokens=_count(answer, "completion_tokens"),
+            num_prompt_tokens=_count(answer, "prompt_tokens"),
         )
 
     def close(self) -> None:
@@ -207,6 +213,20 @@ class OpenAIEngine:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def _is_unicode(text: str) -> bool:
+    """False where the JSON held half a surrogate pair, which no table can store."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _count(answer: Any, name: str) -> int | None:
+    count = getattr(getattr(answer, "usage", None), name, None)
+    return count if isinstance(count, int) and 0 <= count < 2**31 else None
 
 
 def _retry_after_s(error: Any) -> float | None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from vila2data.build.manifest import MANIFEST_FILE, REJECTS_SUFFIX
 from vila2data.build.views import sql_list
+from vila2data.errors import BadInput
 from vila2data.files import file_sha256
 from vila2data.recipe import RecipePath
 
@@ -67,13 +68,16 @@ class ReplayEngine:
         self._connection.execute("SET enable_progress_bar = false")
         # The caption configs and their rejects; conversations and other tables have no caption
         # column.
-        files = sql_list(
+        files = [
             p.as_posix()
             for p in sorted(Path(config.build, "data").glob("*/*.parquet"))
             if p.parent.name.removesuffix(REJECTS_SUFFIX) not in ("original", "conversations")
-        )
+        ]
+        if not files:
+            raise BadInput(f"engine.build: {config.build} holds no generated captions")
         self._connection.execute(
-            f"CREATE VIEW told AS SELECT * FROM read_parquet({files}, union_by_name = true)"
+            "CREATE VIEW told AS SELECT * "
+            f"FROM read_parquet({sql_list(files)}, union_by_name = true)"
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
@@ -107,7 +111,16 @@ class ReplayEngine:
             if self.config.match == "key" or seed == asked["seed"]:
                 author = Author(captioner, revision, engine)
                 reason = rejected if finish == "error" else ""
-                return Result(index, text, finish, author, num_tokens, error_reason=reason)
+                # What was recorded was the last attempt; no other has an answer here.
+                return Result(
+                    index,
+                    text,
+                    finish,
+                    author,
+                    num_tokens,
+                    error_reason=reason,
+                    retriable=False,
+                )
         return failed(index, _NOBODY, "not_recorded", "recorded from another attempt")
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from vila2data.corpus.images import ImageRefused
-from vila2data.errors import BadInput
+from vila2data.corpus.images import ImageRefused, Problem
+from vila2data.errors import BadInput, RunFailed
 from vila2data.optional import require
 
 from .checkpoint import folder_revision
@@ -63,6 +63,38 @@ def _version() -> str:
         return "not installed"
 
 
+def _loaded(config: TransformersConfig) -> tuple[Any, Any]:
+    """Processor and model.
+
+    Raises:
+        BadInput: the checkpoint cannot be loaded, or takes no images.
+    """
+    transformers = require("transformers", extra="vlm")
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(
+            config.model, revision=config.revision, trust_remote_code=False
+        )
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            config.model, revision=config.revision, dtype=config.dtype, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise BadInput(f"engine.model: {config.model} cannot be loaded: {reason}") from error
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise BadInput(f"engine.model: {config.model} has no processor of images and text")
+    return processor, model
+
+
+def _end_ids(config: TransformersConfig, model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end a text: the model's and the tokenizer's."""
+    ends = model.generation_config.eos_token_id
+    ids = ends if isinstance(ends, list) else [ends]
+    found = sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
+    if not found:
+        raise BadInput(f"engine.model: {config.model} names no end-of-text token")
+    return found
+
+
 class TransformersEngine:
     """A captioner that batches with left padding, each row drawn by its own generator.
 
@@ -74,7 +106,6 @@ class TransformersEngine:
 
     def __init__(self, config: TransformersConfig) -> None:
         torch = require("torch", extra="vlm")
-        transformers = require("transformers", extra="vlm")
         self.config = config
         self.author = config.author
         if config.threads:
@@ -82,21 +113,16 @@ class TransformersEngine:
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self._processor = transformers.AutoProcessor.from_pretrained(
-                config.model, revision=config.revision, trust_remote_code=False
-            )
-            model = transformers.AutoModelForImageTextToText.from_pretrained(
-                config.model, revision=config.revision, dtype=config.dtype, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadInput(f"engine.model: {config.model} cannot be loaded: {reason}") from error
+        self._processor, model = _loaded(config)
         self._model = model.to(device).eval()
         self._tokenizer = self._processor.tokenizer
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._end_ids = _end_ids(config, model, self._tokenizer)
+        # generate() fills what a call leaves open from the checkpoint's own settings; its penalties
+        # or suppressed tokens must not act beside the recipe's.
+        self._model.generation_config = self._generation_config()
         template = config.chat_template or self._processor.chat_template
         if template is None:
             raise BadInput(
@@ -124,23 +150,43 @@ class TransformersEngine:
         while chunk := list(islice(requests, self.config.batch_size)):
             refused: list[Result] = []
             ready: list[Request] = []
-            pictures = []
+            pictures: list[Any] = []
             for request in chunk:
                 try:
-                    pictures.append([request.picture()])
+                    pictures.append(request.picture())
                     ready.append(request)
                 except ImageRefused as error:
-                    told = error.problem
-                    refused.append(
-                        failed(
-                            request.index, self.author, told.reason, told.detail, retriable=False
-                        )
-                    )
-            yield refused, ready, self._inputs(ready, pictures) if ready else None
+                    refused.append(self._refused(request, error.problem))
+            try:
+                inputs = self._inputs(ready, pictures)
+            except Exception:  # noqa: BLE001 - the border at which one image must not stop the others
+                unfit = self._unfit(ready, pictures)
+                refused += unfit.values()
+                kept = [n for n in range(len(ready)) if n not in unfit]
+                ready = [ready[n] for n in kept]
+                inputs = self._inputs(ready, [pictures[n] for n in kept])
+            yield refused, ready, inputs
+
+    def _unfit(self, requests: list[Request], pictures: list[Any]) -> dict[int, Result]:
+        """Failures of the requests that the processor cannot take, by position."""
+        unfit = {}
+        for position, (request, picture) in enumerate(zip(requests, pictures, strict=True)):
+            try:
+                self._inputs([request], [picture])
+            except Exception as error:  # noqa: BLE001 - as above
+                told = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+                unfit[position] = self._refused(request, Problem("image_unprocessable", told))
+        return unfit
+
+    def _refused(self, request: Request, told: Problem) -> Result:
+        return failed(request.index, self.author, told.reason, told.detail, retriable=False)
 
     def _inputs(self, requests: list[Request], pictures: list[Any]) -> Any:
+        if not requests:
+            return None
         texts = [self._chat(request.prompt) for request in requests]
-        return self._processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+        images = [[picture] for picture in pictures]
+        return self._processor(images=images, text=texts, padding=True, return_tensors="pt")
 
     def _chat(self, prompt: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
@@ -158,40 +204,34 @@ class TransformersEngine:
         from .sampling import PerRequestSampling
 
         inputs = inputs.to(self._model.device, dtype=self._model.dtype)
-        with torch.inference_mode():
-            output = self._model.generate(
-                **inputs,
-                generation_config=self._generation_config(requests),
-                logits_processor=[PerRequestSampling([r.sampling for r in requests])],
-            )
+        try:
+            with torch.inference_mode():
+                output = self._model.generate(
+                    **inputs,
+                    max_new_tokens=max(r.sampling.max_tokens for r in requests),
+                    logits_processor=[PerRequestSampling([r.sampling for r in requests])],
+                )
+        except torch.cuda.OutOfMemoryError as error:
+            raise RunFailed(
+                f"the device's memory is too small for batches of {len(requests)}: lower "
+                "engine.batch_size and run the same command again; finished shards are kept"
+            ) from error
         prompt_length = inputs["input_ids"].shape[1]
         written = output[:, prompt_length:].cpu()  # (batch, new tokens)
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
         for request, ids, count in zip(requests, written.tolist(), prompt_tokens, strict=True):
             yield self._result(request, ids, int(count))
 
-    def _generation_config(self, requests: list[Request]) -> Any:
-        from transformers import GenerationConfig
-
-        # Not the checkpoint's own: its temperature or penalties must not act beside the recipe's.
-        # Greedy, since PerRequestSampling leaves one token per row.
-        return GenerationConfig(
+    def _generation_config(self) -> Any:
+        """Greedy, since PerRequestSampling leaves one token per row."""
+        generation: Any = require("transformers", extra="vlm")
+        return generation.GenerationConfig(
             do_sample=False,
             num_beams=1,
-            max_new_tokens=max(r.sampling.max_tokens for r in requests),
             eos_token_id=self._end_ids,
             pad_token_id=self._tokenizer.pad_token_id,
             bos_token_id=self._tokenizer.bos_token_id,
         )
-
-    @cached_property
-    def _end_ids(self) -> list[int]:
-        ends = self._model.generation_config.eos_token_id
-        ids = ends if isinstance(ends, list) else [ends]
-        found = sorted({i for i in [*ids, self._tokenizer.eos_token_id] if i is not None})
-        if not found:
-            raise BadInput(f"engine.model: {self.config.model} names no end-of-text token")
-        return found
 
     def _result(self, request: Request, ids: list[int], num_prompt_tokens: int) -> Result:
         """Text up to the first end token within the request's own limit; the rest of a row is

@@ -1,6 +1,7 @@
 """The gate: what makes a generated caption unfit, rule by rule."""
 
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,15 +15,14 @@ from vila2data.stats.signals import Signals
 
 _MIN_WORDS_FOR_LOOP = 12  # below this a repeated pair of words is chance
 _REFUSAL = re.compile(
-    r"\bI(?:'m| am) (?:sorry|unable)"
-    r"|\bI (?:can(?:no|')t|do not|don't) (?:see|view|provide|assist|help|describe)"
-    r"|\bas an AI\b|\bas a language model"
-    r"|\b(?:no|not) (?:image|picture) (?:was |is |has been )?(?:provided|attached|visible)"
-    r"|\bunable to (?:see|view|process|analy[sz]e) (?:the|this|any|an) (?:image|picture)",
-    re.IGNORECASE,
-)
+    r" (?:i(?: m| am) (?:sorry|unable)"
+    r"|i (?:cannot|can t|can not|do not|don t) (?:see|view|provide|assist|help|describe)"
+    r"|as an ai|as a language model"
+    r"|(?:no|not) (?:image|picture) (?:was |is |has been )?(?:provided|attached|visible)"
+    r"|unable to (?:see|view|process|analy[sz]e) (?:the|this|any|an) (?:image|picture)) "
+)  # in the form of _plain
 _REFUSAL_WITHIN_CHARS = 200
-_NOT_A_WORD = re.compile(r"[^\w]+")
+_BLANKS = dict.fromkeys(map(ord, string.punctuation.replace("_", "") + "‘’“”«»‹›–—…·•"), " ")
 
 
 class GateRules(BaseModel):
@@ -85,14 +85,14 @@ def _parrot(text: str, prompt: Prompt, rules: GateRules) -> Verdict | None:
     for needle in _echoes(prompt.text, prompt.echo_phrases, rules.echo_words):
         if needle in plain:
             return Verdict("prompt_echo", needle.strip())
-    if rules.refusals and (found := _REFUSAL.search(text, 0, _REFUSAL_WITHIN_CHARS)):
-        return Verdict("refusal", found.group())
+    if rules.refusals and (found := _REFUSAL.search(plain, 0, _REFUSAL_WITHIN_CHARS)):
+        return Verdict("refusal", found.group().strip())
     return None
 
 
 def _plain(text: str) -> str:
-    """Lower-case words, each between single blanks."""
-    return f" {_NOT_A_WORD.sub(' ', text.lower()).strip()} "
+    """Lower-case words, each between single blanks, without punctuation."""
+    return f" {' '.join(text.lower().translate(_BLANKS).split())} "
 
 
 @lru_cache(maxsize=256)

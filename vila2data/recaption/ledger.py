@@ -1,7 +1,8 @@
 """The ledger of a run: which shards are finished, bound to what shaped their texts.
 
-    run.json               the fingerprint, and everything it is a hash of shards/00000.parquet
-    every row of a corpus shard, kept and rejected, with its counts in the file's own metadata
+    run.json               the fingerprint, and everything it is a hash of
+    shards/00000.parquet   every row of a corpus shard, kept and rejected, with its counts in the
+                           file's own metadata
 
 A shard's file appears whole by one rename, so the ledger needs no journal: what is there is
 finished.
@@ -20,8 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from vila2data.corpus.images import ImageLimits
+from vila2data.corpus.read import ReadLimits, read_shard
 from vila2data.errors import CorpusError, CountsDoNotBalance, RunRefused
-from vila2data.files import appearing, write_text
+from vila2data.files import appearing, raise_if_full, write_text
 
 _COUNTS_KEY = b"vila2data.counts"
 
@@ -56,6 +59,11 @@ class Counts:
         )
 
 
+def storable(text: str) -> str:
+    """``text`` with a question mark for what is not Unicode, such as a name's stray bytes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def fingerprint_of(shaping: Mapping[str, Any]) -> str:
     """Hash of everything that shapes the texts of a run."""
     return sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
@@ -88,19 +96,19 @@ class Ledger:
             RunRefused: the folder's run has another fingerprint; each difference is named.
         """
         file = folder / "run.json"
-        if file.is_file():
-            begun = cls.open(folder)
-            differences = _differences(begun.shaping, shaping)
-            if differences:
-                raise RunRefused(
-                    f"{folder} was begun with other settings: {'; '.join(differences)}. "
-                    "Set them back, or give another run folder"
-                )
-            return begun
-        (folder / "shards").mkdir(parents=True, exist_ok=True)
-        content = {"fingerprint": fingerprint_of(shaping), "shaping": shaping}
-        write_text(file, json.dumps(content, indent=2, sort_keys=True) + "\n")
-        return cls(folder, shaping)
+        if not file.is_file():
+            content = {"fingerprint": fingerprint_of(shaping), "shaping": shaping}
+            with cls(folder, shaping).locked():
+                if not file.is_file():  # another process may have been faster
+                    write_text(file, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        begun = cls.open(folder)
+        differences = _differences(begun.shaping, shaping)
+        if differences:
+            raise RunRefused(
+                f"{folder} was begun with other settings: {'; '.join(differences)}. "
+                "Set them back, or give another run folder"
+            )
+        return begun
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -108,7 +116,13 @@ class Ledger:
 
         Raises:
             RunRefused: another process holds it.
+            RunFailed: the disk is full.
         """
+        try:
+            (self.folder / "shards").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise_if_full(error, self.folder)
+            raise
         lock = FileLock(self.folder / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -138,12 +152,29 @@ class Ledger:
         if not path.is_file():
             return None
         stored = json.loads(pq.read_metadata(path).metadata[_COUNTS_KEY])
-        size = shard.stat().st_size
-        if stored.pop("shard_bytes") != size:
+        size, mtime_ns = stored.pop("shard_bytes"), stored.pop("shard_mtime_ns")
+        now = shard.stat()
+        if size != now.st_size or (mtime_ns != now.st_mtime_ns and not self._holds(shard, path)):
             raise CorpusError(
                 f"{shard}: has changed since {path} was written: give another run folder"
             )
         return Counts(**stored)
+
+    def _holds(self, shard: Path, path: Path) -> bool:
+        """Whether a shard still has the samples whose rows are in ``path``, in their order.
+
+        A copied corpus has new times; tars are padded, so that another one may have the same size.
+        """
+        limits = self.shaping.get("limits", self.shaping)
+        image = ImageLimits(limits["max_image_bytes"], limits["max_image_pixels"])
+        columns = ["key", "image_sha256", "original"]
+        rows = iter(pq.read_table(path, columns=columns).to_pylist())
+        row = next(rows, None)
+        for sample in read_shard(shard, limits=ReadLimits(image, limits["max_text_bytes"])):
+            found = (storable(sample.key), sample.image_sha256, sample.text)
+            if row is not None and found == tuple(row[name] for name in columns):
+                row = next(rows, None)
+        return row is None
 
     def write(self, shard: Path, table: pa.Table, counts: Counts) -> None:
         """Finishes a corpus shard.
@@ -153,7 +184,9 @@ class Ledger:
             RunFailed: the disk is full.
         """
         counts.check(str(shard))
-        stored = json.dumps(asdict(counts) | {"shard_bytes": shard.stat().st_size}, sort_keys=True)
+        now = shard.stat()
+        seen = {"shard_bytes": now.st_size, "shard_mtime_ns": now.st_mtime_ns}
+        stored = json.dumps(asdict(counts) | seen, sort_keys=True)
         metadata = {**(table.schema.metadata or {}), _COUNTS_KEY: stored.encode()}
         with appearing(self.path(shard)) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
@@ -162,8 +195,15 @@ class Ledger:
         """Counts of all ``shards``.
 
         Raises:
+            CorpusError: a finished shard changed, or is not there any more.
             RunRefused: some are not finished.
         """
+        left = {path.stem for path in (self.folder / "shards").glob("*.parquet")}
+        left -= {shard.stem for shard in shards}
+        if left:
+            raise CorpusError(
+                f"{self.folder}: holds shards that the corpus does not: {', '.join(sorted(left))}"
+            )
         found = [self.counts(shard) for shard in shards]
         missing = found.count(None)
         if missing:

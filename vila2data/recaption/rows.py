@@ -12,7 +12,7 @@ from vila2data.engines import Author
 from vila2data.schema import REJECT
 from vila2data.stats.signals import Signals, signals_of
 
-from .ledger import Counts
+from .ledger import Counts, storable
 
 LEDGER = Features({**REJECT, "reject_detail": Value("string"), "attempts": Value("int32")})
 _SCHEMA: pa.Schema = LEDGER.arrow_schema.remove_metadata()
@@ -52,9 +52,9 @@ class Row:
         """The row of a sample, without a caption yet."""
         header = sample.header
         return cls(
-            key=sample.key,
+            key=storable(sample.key),
             id=sample.id,
-            url=sample.url,
+            url=storable(sample.url) if sample.url is not None else None,
             image_sha256=sample.image_sha256,
             width=header.width if header else None,
             height=header.height if header else None,
@@ -90,10 +90,9 @@ def table_of(rows: Iterable[Row]) -> pa.Table:
     return pa.table(columns, schema=_SCHEMA)
 
 
-def counts_of(rows: Iterable[Row], *, not_sampled: int = 0) -> Counts:
-    """Counts of a finished shard."""
+def counts_of(rows: Iterable[Row], *, read: int, not_sampled: int = 0) -> Counts:
+    """Counts of a finished shard, ``read`` as the reader of the shard counted."""
     reasons = Counter(row.reject_reason for row in rows)
     written = reasons.pop(None, 0)
     rejected = {str(reason): count for reason, count in sorted(reasons.items(), key=str)}
-    read = written + sum(rejected.values()) + not_sampled
     return Counts(read, written, rejected, not_sampled)

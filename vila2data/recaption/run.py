@@ -1,12 +1,16 @@
 """A run over a corpus on this machine: plan, work, account."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
+from threading import Thread
 from typing import Any
 
 from vila2data import registry
@@ -92,9 +96,8 @@ def run(
         if engine is not None or spec.workers == 1:
             _caption_here(ledger, todo, spec, seed, on_sample, engine)
         else:
-            start = partial(_start_engine, spec)
             work = partial(_caption_in_worker, ledger, spec, seed)
-            _in_processes(todo, work, start, workers=spec.workers, on_sample=on_sample)
+            _in_processes(todo, work, workers=spec.workers, on_sample=on_sample)
         return ledger.total(shards)
 
 
@@ -153,13 +156,17 @@ def _caption_here(
 def _in_processes(
     todo: list[Path],
     work: Callable[[Path], int],
-    start: Callable[[], None],
     *,
     workers: int,
     on_sample: OnSample,
 ) -> None:
     # Spawned, not forked: a forked process inherits locks of threads that it does not have.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=start) as pool:
+    workers = min(workers, len(todo))
+    if not workers:
+        return
+    context = get_context("spawn")
+    others = set(active_children())
+    with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
         futures = [pool.submit(work, shard) for shard in todo]
         try:
             for future in as_completed(futures):
@@ -169,19 +176,39 @@ def _in_processes(
                 "a worker process died (killed, or out of memory); finished shards are kept: "
                 "run the same command again, with fewer workers if memory was short"
             ) from error
+        except KeyboardInterrupt:
+            for worker in set(active_children()) - others:
+                worker.kill()  # now, not after its shard
+            raise
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-_engine_of_worker: list[Captioner] = []
+def _begin_worker() -> None:
+    """Ends this worker with its parent: one that lived on would write shards beside a new run."""
+    signal(SIGINT, SIG_IGN)  # the parent hears it too, and ends its workers
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
 
 
-def _start_engine(spec: RecaptionSpec) -> None:
-    _engine_of_worker.append(start_engine(spec))
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
+_started: list[Captioner] = []
+
+
+def _engine_of_worker(spec: RecaptionSpec) -> Captioner:
+    """The worker's engine, started with its first shard: an initializer's error would be lost."""
+    if not _started:
+        _started.append(start_engine(spec))
+    return _started[0]
 
 
 def _caption_in_worker(ledger: Ledger, spec: RecaptionSpec, seed: int, shard: Path) -> int:
-    table, counts = caption_shard(shard, spec, _engine_of_worker[0], seed=seed)
+    table, counts = caption_shard(shard, spec, _engine_of_worker(spec), seed=seed)
     ledger.write(shard, table, counts)
     return counts.read

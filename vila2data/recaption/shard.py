@@ -14,7 +14,7 @@ from vila2data.prompts.catalog import ORIGINAL_FIELD
 from vila2data.stats.signals import signals_of
 
 from .gate import judge
-from .ledger import Counts
+from .ledger import Counts, storable
 from .rows import Row, counts_of, table_of
 from .spec import RecaptionSpec
 
@@ -38,7 +38,7 @@ def scan_shard(
             row.reject(problem.reason, problem.detail)
         rows.append(row)
         on_sample(1)
-    return table_of(rows), counts_of(rows)
+    return table_of(rows), counts_of(rows, read=len(rows))
 
 
 def caption_shard(
@@ -57,14 +57,20 @@ def caption_shard(
     Args:
         seed: of the data set.
         on_sample: told of samples whose caption is final.
+
+    Raises:
+        CountsDoNotBalance: the engine lost, repeated or invented a result.
     """
     work = _ShardWork(shard, spec, seed, on_sample)
     while work.pending:
-        for result in engine.generate(work.requests()):
+        requests = work.requests()
+        for result in engine.generate(requests):
             work.take(result)
+        for _ in requests:  # what the engine did not draw is missing in the balance
+            pass
         work.next_attempt()
     rows = [work.rows[index] for index in sorted(work.rows)]
-    return table_of(rows), counts_of(rows, not_sampled=work.not_sampled)
+    return table_of(rows), counts_of(rows, read=work.read, not_sampled=work.not_sampled)
 
 
 class _ShardWork:
@@ -76,6 +82,7 @@ class _ShardWork:
         self.seed = seed
         self.on_sample = on_sample
         self.rows: dict[int, Row] = {}  # by index of the sample in the shard
+        self.read = 0
         self.not_sampled = 0
         self.attempt = 0
         self.pending = True
@@ -94,6 +101,7 @@ class _ShardWork:
                 yield self._request(sample)
 
     def _admit(self, sample: Sample) -> bool:
+        self.read += 1
         if not self.spec.takes(sample.key, seed=self.seed):
             self.not_sampled += 1
             self.on_sample(1)
@@ -129,9 +137,19 @@ class _ShardWork:
         )
 
     def take(self, result: Result) -> None:
-        """Judges a result; one that is rejected is asked for again while attempts are left."""
+        """Judges a result; one that is rejected is asked for again while attempts are left.
+
+        Raises:
+            CountsDoNotBalance: no request waits for this result.
+        """
+        if result.index not in self._asked:
+            raise CountsDoNotBalance(
+                f"{self.shard}: the engine gave a result for index {result.index}, "
+                "which was not asked for or is answered already"
+            )
         row = self.rows[result.index]
-        row.caption, row.signals = result.text, signals_of(result.text)
+        row.caption = storable(result.text)
+        row.signals = signals_of(row.caption)
         row.finish_reason, row.num_tokens = result.finish_reason, result.num_tokens
         row.attempts = self.attempt + 1
         row.signed_by(result.author)

@@ -4,6 +4,7 @@ scans.
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|$)")
@@ -57,11 +58,10 @@ def signals_of(text: str) -> Signals:
     )
 
 
-def longest_repeat(words: list[str]) -> int:
+def longest_repeat(words: Sequence[str]) -> int:
     """Length of the longest run of words that occurs at two places, which may overlap.
 
-    Short runs, all that good captions repeat, are found by comparing sets of n-grams; longer ones
-    by substring search, at most 2 n of them since each either moves the start or lengthens the run.
+    Short runs, all that good captions repeat, are found by comparing sets of n-grams.
 
     Example:
         >>> longest_repeat("a red car and a red bus".split())
@@ -73,19 +73,33 @@ def longest_repeat(words: list[str]) -> int:
         runs = len(words) - length + 1
         if runs < 2 or len(set(zip(*(words[i:] for i in range(length)), strict=False))) == runs:
             return length - 1
-    return _longest_repeat_by_search(words, at_least=_SHORT_RUN_WORDS)
+    return _longest_repeat_by_doubling(words)
 
 
-def _longest_repeat_by_search(words: list[str], *, at_least: int) -> int:
-    joined = " " + " ".join(words) + " "
-    starts = [0]  # of each word's leading blank
-    for word in words:
-        starts.append(starts[-1] + len(word) + 1)
-    longest = at_least
-    for first in range(len(words)):
-        while first + longest + 1 < len(words):
-            run = joined[starts[first] : starts[first + longest + 1] + 1]
-            if joined.find(run, starts[first + 1]) < 0:
-                break
-            longest += 1
-    return longest
+def _longest_repeat_by_doubling(words: Sequence[str]) -> int:
+    """The same for any text in O(n log n), however its words repeat.
+
+    Runs are compared by number: two halves of the same numbers make the same run of twice the
+    length. Lengths double while a run repeats, and then grow by smaller and smaller halves.
+    """
+    doubled: list[list[int]] = []  # numbers of the runs of 1, 2, 4, ... words, by where they start
+    runs: Sequence[object] = words
+    while (numbers := _numbers_if_repeated(runs)) is not None:
+        doubled.append(numbers)
+        runs = list(zip(numbers, numbers[1 << len(doubled) - 1 :], strict=False))
+    if not doubled:
+        return 0
+    length, longest = 1 << len(doubled) - 1, doubled[-1]
+    for half in reversed(range(len(doubled) - 1)):
+        numbers = _numbers_if_repeated(list(zip(longest, doubled[half][length:], strict=False)))
+        if numbers is not None:
+            length, longest = length + (1 << half), numbers
+    return length
+
+
+def _numbers_if_repeated(runs: Sequence[object]) -> list[int] | None:
+    """The same number for the same run; None where no run occurs twice."""
+    if len(set(runs)) == len(runs):
+        return None
+    known: dict[object, int] = {}
+    return [known.setdefault(run, len(known)) for run in runs]

@@ -1,0 +1,21 @@
+"""Runs all benchmarks: ``python -m benchmarks [statistics] [pipeline] [memory]``."""
+
+import sys
+from collections.abc import Callable
+
+from . import memory, pipeline, statistics
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "statistics": statistics.main,
+    "pipeline": pipeline.main,
+    "memory": memory.main,
+}
+
+
+def main(names: list[str]) -> None:
+    for name in names or BENCHMARKS:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
