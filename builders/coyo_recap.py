@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from vila2data.build.builder import OnSample, Prepared
+from vila2data.build.builder import OnRows, Prepared
 from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, read_manifest
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched, streamed, work_connection
@@ -204,7 +204,7 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         return {**identity, "messages": made.messages, **turns}
 
     @classmethod
-    def prepare(cls, recipe: CoyoRecapRecipe, work: Path, on_sample: OnSample) -> Prepared:
+    def prepare(cls, recipe: CoyoRecapRecipe, work: Path, on_rows: OnRows) -> Prepared:
         """Scans the corpus's original texts, unless the base has them, and finds the finished runs.
 
         Raises:
@@ -218,7 +218,7 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             originals = _files_of(recipe.base, ORIGINAL)
         else:
             counts = scan(
-                recipe.corpus, work / ORIGINAL, limits=recipe.limits.reading(), on_sample=on_sample
+                recipe.corpus, work / ORIGINAL, limits=recipe.limits.reading(), on_sample=on_rows
             )
             funnel.append(_step("read the corpus", counts))
             originals = [(work / ORIGINAL / "shards" / "*.parquet").as_posix()]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from making import do, make_corpus, write_recipe
+
 from vila2data import __version__
 from vila2data.conversation import find_special
 

@@ -8,8 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-import vila2data
 from typer.testing import CliRunner
+
+import vila2data
 from vila2data.cli import app
 from vila2data.recipe import find_recipe
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+
 from vila2data.errors import BadInput, RunFailed
 from vila2data.files import (
     appearing,
@@ -44,8 +45,8 @@ def test_error_leaves_what_was_there(tmp_path: Path, error: type[BaseException])
 
 
 def test_leavings_of_a_killed_process_are_overwritten(tmp_path: Path) -> None:
-    with appearing(tmp_path / "x") as temporary:
-        leaving = temporary
+    with appearing(tmp_path / "x") as leaving:
+        leaving.write_text("whole")
     leaving.write_text("from a killed process, and longer")
     write_text(tmp_path / "x", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "new")]
@@ -58,7 +59,9 @@ def test_full_disk_is_told_with_what_to_do(tmp_path: Path, number: int) -> None:
             temporary.write_text("half")
             raise OSError(number, "full")
 
-    with pytest.raises(RunFailed, match=r"no space left while writing .*/x; nothing finished is lost"):
+    with pytest.raises(
+        RunFailed, match=r"no space left while writing .*/x; nothing finished is lost"
+    ):
         write()
     assert list(tmp_path.iterdir()) == []
 
@@ -102,7 +105,8 @@ def test_path_that_stays_in_its_folder_is_given(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["..", "../x", "a/../../x", "/etc/passwd", "nul\0", "half \ud800", "loop", "out/x", "up"]
+    "name",
+    ["..", "../x", "a/../../x", "/etc/passwd", "nul\0", "half \ud800", "loop", "out/x", "up"],
 )
 def test_path_that_leaves_its_folder_is_not(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "folder"

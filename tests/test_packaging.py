@@ -123,7 +123,8 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(dist: Path) -> None:
 
 def test_the_sdist_can_be_built_from(dist: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.cfg", "pyproject.toml", "builders/coyo_recap.py", "recipes/__init__.py"} <= names
     assert {"recipes/coyo_recap/round1.yaml", "README.md", "LICENSE"} <= names
 

@@ -1,8 +1,10 @@
 """The long commands: plan, progress, one summary table."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from .build.manifest import read_manifest
 from .build.recipe import BuildRecipe
 from .build.write import build_path, write_build
 from .console import progress, say, show_table
-from .corpus.read import list_shards, read_shard
+from .corpus.read import read_shard
 from .errors import BadInput, BuildError
 from .recaption.run import Plan, plan, run
 from .recaption.spec import RecaptionSpec
@@ -36,6 +38,7 @@ def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> 
     if dry_run:
         _show_plan(planned, spec, recipe.seed)
         return
+    _quiet_libraries()
     total = samples_in(planned.todo)
     began_s = time.monotonic()
     with progress(spec.config, total=total, unit="images") as done:
@@ -58,6 +61,18 @@ def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> 
         numeric=["count"],
     )
     say(f"next: vila2data build {name}{''.join(f' --set {o}' for o in overrides)}")
+
+
+def _quiet_libraries() -> None:
+    """Turns the bars of `datasets` and transformers off: they would write over ours."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if find_spec("transformers") is not None:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def samples_in(shards: Sequence[Path]) -> int | None:
@@ -107,14 +122,13 @@ def build_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> None
         raise BuildError(
             f"{target} exists, and versions never change: give the recipe a new version"
         )
-    corpus: Path | None = getattr(recipe, "corpus", None)
     if dry_run:
         show_table(["plan", ""], [(k, str(v)) for k, v in recipe.model_dump(mode="json").items()])
         say(f"would write {target}")
         return
-    total = samples_in(list_shards(corpus)) if corpus else None
-    with progress("reading the corpus", total=total, unit="samples") as done:
-        write_build(builder, recipe, on_sample=done)
+    _quiet_libraries()
+    with progress("building", total=None, unit="rows") as done:
+        write_build(builder, recipe, on_rows=done)
     show_build(target)
     say(f'load it: load_dataset("{target.as_posix()}", split="train")')
 

@@ -22,6 +22,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .shown import shown
+
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
 
@@ -75,22 +77,12 @@ def show_table(
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_shown(value)) for value in row))
+        table.add_row(*(Text(shown(value)) for value in row))
     if sys.stdout.isatty():
         out.print(table)
     else:
-        wanted = Console(width=10_000).measure(table).maximum
-        Console(width=min(max(wanted, 40), _WIDTH_WITHOUT_TERMINAL)).print(table)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1 else str(value)
+        wanted = max(Console(width=10_000).measure(table).maximum, len(title or ""))
+        Console(width=min(wanted, _WIDTH_WITHOUT_TERMINAL)).print(table)
 
 
 def show_json(content: Any) -> None:

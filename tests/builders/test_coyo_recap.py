@@ -6,6 +6,7 @@ import duckdb
 import pytest
 from datasets import load_dataset
 from making import do, make_corpus, parquet_hashes, write_recipe
+
 from vila2data.build.manifest import read_manifest
 from vila2data.build.write import write_build
 from vila2data.builders.coyo_recap import CoyoRecap

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from making import make_corpus
 from strangers import jpeg, sample, tar_of
+
 from vila2data.corpus import attach_images, read_corpus
 from vila2data.corpus.images import ImageRefused, decode
 from vila2data.corpus.index import CorpusIndex, cache_folder
@@ -58,7 +59,9 @@ def test_another_corpus_is_refused_when_a_row_is_read(tmp_path: Path) -> None:
     tar_of(tmp_path / "two" / "00000.tar", sample("0", 2))
     tar_of(tmp_path / "three" / "00000.tar", sample("9", 1))
     rows = rows_of(tmp_path / "one")
-    with pytest.raises(CorpusError, match="two: holds another image under key '0': is it the corpus"):
+    with pytest.raises(
+        CorpusError, match="two: holds another image under key '0': is it the corpus"
+    ):
         attach_images(rows, tmp_path / "two")[0]
     with pytest.raises(CorpusError, match="three: has no image key '0'"):
         attach_images(rows, tmp_path / "three")[0]

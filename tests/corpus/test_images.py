@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 from strangers import encoded, huge_png, jpeg, picture
+
 from vila2data.corpus.images import (
     ImageLimits,
     ImageRefused,

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from making import sample_items
 from strangers import encoded, huge_png, item, jpeg, picture, sample, tar_of
+
 from vila2data.corpus import ImageLimits, read_corpus
 from vila2data.corpus.pack import adopt, pack
 from vila2data.corpus.sources import SourceItem
@@ -114,7 +115,7 @@ def test_file_is_read_no_further_than_the_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"caf\xe9", b"x" * 1_000_000, b"\x00", "<image> USER: <|im_start|>".encode()]
+    "text", [b"caf\xe9", b"x" * 1_000_000, b"\x00", b"<image> USER: <|im_start|>"]
 )
 def test_text_is_stored_as_it_came(tmp_path: Path, text: bytes) -> None:
     pack([item("0", jpeg(), text)], tmp_path)

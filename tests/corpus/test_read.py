@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from making import make_corpus
 from strangers import jpeg, sample, tar_of
+
 from vila2data.corpus import list_shards, read_corpus, read_shard
 from vila2data.corpus.names import key_fault, key_of, printable, split_name
 from vila2data.errors import CorpusError

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from strangers import Part, encoded, huge_png, jpeg, picture, sample, special, tar_of
+
 from vila2data.corpus import ImageLimits, ReadLimits, Sample, read_corpus, read_shard
 
 

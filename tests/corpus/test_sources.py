@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from strangers import jpeg
+
 from vila2data.corpus import read_corpus
 from vila2data.corpus.pack import PackSummary, pack
 from vila2data.corpus.sources import from_dataset, from_folder, load_rows
@@ -130,7 +131,7 @@ def test_coco_ids_are_no_coyo_ids(folder: Path, tmp_path: Path) -> None:
 
 
 def test_text_beside_an_image_is_its_caption(folder: Path) -> None:
-    (folder / "a.txt").write_bytes("beside a".encode())
+    (folder / "a.txt").write_bytes(b"beside a")
     (folder / "b.txt").write_bytes(b"caf\xe9")
     assert packed(folder) == {"a": "beside a", "b": "", "c": ""}
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strangers import special, tar_of
+
 from vila2data.corpus.tar import members_of
 
 NAMES = st.text(

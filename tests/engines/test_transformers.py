@@ -14,7 +14,7 @@ from PIL import Image
 from vila2data.engines import Request, Result, Sampling
 from vila2data.engines.checkpoint import folder_revision
 from vila2data.engines.transformers import TransformersConfig, TransformersEngine
-from vila2data.errors import BadInput, MissingExtra
+from vila2data.errors import BadInput, MissingExtra, RunFailed
 
 torch = pytest.importorskip("torch")
 
@@ -227,7 +227,7 @@ def test_a_device_without_memory_is_told_what_to_lower(
 
     engine = engine_of(tiny_llava, batch_size=2)
     monkeypatch.setattr(engine._model, "generate", full)
-    with pytest.raises(Exception, match=r"batches of 2: lower engine\.batch_size"):
+    with pytest.raises(RunFailed, match=r"batches of 2: lower engine\.batch_size"):
         list(engine.generate([request_of(i) for i in range(2)]))
 
 

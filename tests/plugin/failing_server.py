@@ -9,6 +9,7 @@ answer takes.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import socket
@@ -19,16 +20,33 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
-WORDS = ["a", "tiny", "picture", "of", "noise", "in", "many", "colours", "with", "a", "bright", "corner", "and", "dark", "dots"]
+WORDS = [
+    "a",
+    "tiny",
+    "picture",
+    "of",
+    "noise",
+    "in",
+    "many",
+    "colours",
+    "with",
+    "a",
+    "bright",
+    "corner",
+    "and",
+    "dark",
+    "dots",
+]
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    plan: dict = {}
+    plan: ClassVar[dict] = {}
     log = Path()
     lock = threading.Lock()
-    tries: Counter = Counter()
+    tries: ClassVar[Counter] = Counter()
     active = 0
 
     def log_message(self, *_):
@@ -155,16 +173,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def handle(self):
-        try:
+        with contextlib.suppress(OSError):
             super().handle()
-        except OSError:
-            pass
 
     def finish(self):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             super().finish()
-        except (OSError, ValueError):
-            pass
 
 
 class Server(ThreadingHTTPServer):
@@ -172,10 +186,8 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def shutdown_request(self, request):
-        try:
+        with contextlib.suppress(OSError):
             super().shutdown_request(request)
-        except OSError:
-            pass
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from vila2data.recipe import load_recipe
 
 
 def make_picture(number: int, *, exif_orientation: int | None = None) -> bytes:
-    """A picture that differs from number to number in size and pixels; JPEG, PNG or WebP in turn."""
+    """A picture that differs from number to number in size and pixels: JPEG, PNG, WebP in turn."""
     width, height = 24 + number * 7 % 40, 20 + number * 11 % 50
     noise = hashlib.shake_256(str(number).encode()).digest(width * height * 3)
     picture = Image.frombytes("RGB", (width, height), noise)
@@ -52,7 +52,7 @@ def make_corpus(folder: Path, count: int = 12, *, shards: int = 1) -> Path:
 
 
 def recipe_content(root: Path, **blocks: Any) -> dict[str, Any]:
-    """A recipe of one round by the engine `fake`; ``recaption`` is merged, other blocks replaced."""
+    """A recipe of one round by the engine `fake`; ``recaption`` is merged, the rest replaced."""
     recaption = {
         "run": str(root / "runs" / "round1"),
         "round": 1,

@@ -15,7 +15,26 @@ from vila2data.engines import OWN_SETTING, Author, EngineConfig, Request, Result
 from vila2data.errors import BadInput
 from vila2data.keyed import keyed_hash, keyed_uniform
 
-WORDS = ["a", "red", "green", "blue", "old", "small", "wide", "round", "cat", "dog", "bus", "tree", "street", "table", "sits", "stands", "near", "under"]
+WORDS = [
+    "a",
+    "red",
+    "green",
+    "blue",
+    "old",
+    "small",
+    "wide",
+    "round",
+    "cat",
+    "dog",
+    "bus",
+    "tree",
+    "street",
+    "table",
+    "sits",
+    "stands",
+    "near",
+    "under",
+]
 AUTHOR = Author("fake", "1", "fake 1.0")
 
 

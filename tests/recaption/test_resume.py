@@ -21,6 +21,7 @@ from vila2data.recaption.ledger import Ledger
 from vila2data.recaption.run import plan, run, shaping_of
 from vila2data.recipe import load_recipe
 
+CLI = "from vila2data.cli import main; main()"
 FAKE = {"name": "fake", "cut_share": 0.5}
 
 
@@ -229,8 +230,7 @@ def test_a_second_driver_is_refused_and_the_first_goes_on(tmp_path: Path) -> Non
     first.start()
     assert begun.wait(60)
     second = subprocess.run(
-        [sys.executable, "-c", "from vila2data.cli import main; main()"]
-        + ["recaption", str(tmp_path / "r.yaml")],
+        [sys.executable, "-c", CLI, "recaption", str(tmp_path / "r.yaml")],
         capture_output=True,
         text=True,
     )
@@ -256,7 +256,7 @@ def test_a_partial_file_that_a_killed_process_left_does_no_harm(tmp_path: Path) 
 
 def started(recipe_file: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-c", "from vila2data.cli import main; main()", "recaption", recipe_file],
+        [sys.executable, "-c", CLI, "recaption", recipe_file],
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -290,8 +290,8 @@ def test_workers_end_with_their_driver(tmp_path: Path, how: signal.Signals) -> N
     lines = wait_for_lines(log, 3)
     workers = {int(line.split()[0]) for line in lines}
     os.kill(driver.pid, how)
-    _, stderr = driver.communicate(timeout=10)
-    until_s = time.monotonic() + 10
+    _, stderr = driver.communicate(timeout=60)
+    until_s = time.monotonic() + 30
     while any(is_alive(worker) for worker in workers) and time.monotonic() < until_s:
         time.sleep(0.02)
     assert not any(is_alive(worker) for worker in workers)

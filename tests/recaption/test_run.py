@@ -299,7 +299,7 @@ def test_a_worker_that_dies_fails_the_run_and_keeps_the_finished_shards(tmp_path
     engine = {**FAKE, "break_on": "00011"}
     file = write_recipe(tmp_path / "r.yaml", recaption={"engine": engine, "workers": 2})
     recipe = load_recipe(file)
-    with pytest.raises(RunFailed, match="a worker process died .* run the same command again"):
+    with pytest.raises(RunFailed, match=r"a worker process died .* run the same command again"):
         run(recipe.recaption, recipe.corpus, seed=0)
     finished = plan(recipe.recaption, recipe.corpus, seed=0).finished
     assert recipe.corpus / "00003.tar" not in finished
@@ -323,7 +323,8 @@ from making import *
 from vila2data.recipe import load_recipe
 from vila2data.recaption.run import run
 recipe = load_recipe(sys.argv[1])
-print(run(recipe.recaption, recipe.corpus, seed=0).read, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+counts = run(recipe.recaption, recipe.corpus, seed=0)
+print(counts.read, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 

@@ -9,6 +9,7 @@ import duckdb
 import pandas as pd
 import pytest
 from making import do, make_corpus, write_recipe
+
 from vila2data.build.views import view_statements
 from vila2data.errors import BadInput
 from vila2data.stats import run_sql, statements, statistics

@@ -11,7 +11,7 @@ from .recipe import BuildRecipe
 if TYPE_CHECKING:
     import duckdb
 
-OnSample = Callable[[int], None]
+OnRows = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Builder(Protocol):
     RECIPE: ClassVar[type[BuildRecipe]]
 
     @classmethod
-    def prepare(cls, recipe: Any, work: Path, on_sample: OnSample) -> Prepared:
+    def prepare(cls, recipe: Any, work: Path, on_rows: OnRows) -> Prepared:
         """Does the work that comes before writing files.
 
         Args:
             recipe: an instance of ``RECIPE``.
             work: a folder that lives until the build is finished; a killed build finds its work
                 again there.
-            on_sample: told of samples that are done.
+            on_rows: told of rows that were read.
         """
         ...
 

@@ -58,8 +58,8 @@ def _header(manifest: Manifest) -> dict[str, Any]:
         splits = dict.fromkeys(file.split for file in manifest.files_of(config))
         files = [{"split": s, "path": f"data/{config}/{s}-*.parquet"} for s in splits]
         entry: dict[str, Any] = {"config_name": config, "data_files": files}
-        # `datasets` knows what it has cached by this block, not by the files or their folder: without
-        # the hash it would give the rows of another build with the same version.
+        # `datasets` knows what it has cached by this block, not by the files or their folder:
+        # without the hash it would give the rows of another build with the same version.
         entry["description"] = f"sha256:{_files_sha256(manifest, config)}"
         if config == manifest.default_config:
             entry["default"] = True

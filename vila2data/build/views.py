@@ -1,8 +1,11 @@
 """DuckDB views of a build. Light to import: no query needs more than duckdb."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vila2data.errors import BuildError
 
 from .manifest import REJECTS_SUFFIX, Manifest, read_manifest
 
@@ -49,26 +52,47 @@ def view_statements(build: Path, manifest: Manifest | None = None) -> list[str]:
             c for c in manifest.configs if c != "conversations" and not c.endswith(REJECTS_SUFFIX)
         ]
         rejected = [c for c in manifest.configs if c.endswith(REJECTS_SUFFIX)]
-        statements += [_union("captions", kept), _union("rejects", rejected)]
+        statements.append(_union("captions", kept, like=kept[0]))
+        statements.append(_union("rejects", rejected, like=kept[0]))
     return statements
 
 
-def _union(view: str, configs: list[str]) -> str:
-    parts = (f"SELECT {sql_text(c)} AS config, * FROM {sql_name(c)}" for c in configs)
-    return f"CREATE OR REPLACE VIEW {view} AS {' UNION ALL '.join(parts)};"
+def _union(view: str, configs: list[str], *, like: str) -> str:
+    """A view of ``configs``, each row with its config; without any, an empty one like ``like``."""
+    parts = [f"SELECT {sql_text(c)} AS config, * FROM {sql_name(c)}" for c in configs]
+    nothing = f"SELECT '' AS config, *, '' AS reject_reason FROM {sql_name(like)} WHERE false"
+    return f"CREATE OR REPLACE VIEW {view} AS {' UNION ALL '.join(parts) or nothing};"
 
 
-def connect(*builds: Path) -> "duckdb.DuckDBPyConnection":
-    """A connection with the views of one build, or of several, each in a schema ``b1``, ``b2``, …
-    of its own.
+@contextmanager
+def readable(build: Path) -> Iterator[None]:
+    """Turns DuckDB's errors into one line that names the build.
+
+    Raises:
+        BuildError: a file of the build is missing, damaged or of another form.
+    """
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        reason = str(error).partition("\n")[0]
+        raise BuildError(
+            f"{build}: cannot be read ({reason}); `vila2data verify {build}` says what is wrong"
+        ) from error
+
+
+def connect(build: Path, manifest: Manifest | None = None) -> "duckdb.DuckDBPyConnection":
+    """A connection with the views of a build.
+
+    Raises:
+        BuildError: the folder is no build, or one of its files cannot be read.
     """
     import duckdb
 
     connection = duckdb.connect()
     connection.execute("SET enable_progress_bar = false")
-    for number, build in enumerate(builds, start=1):
-        if len(builds) > 1:
-            connection.execute(f"CREATE SCHEMA b{number}; USE b{number};")
-        for statement in view_statements(build):
+    with readable(build):
+        for statement in view_statements(build, manifest):
             connection.execute(statement)
     return connection

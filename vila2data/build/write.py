@@ -23,12 +23,12 @@ from vila2data.errors import (
 from vila2data.files import file_sha256, link_or_copy, raise_if_full, sync, write_text
 from vila2data.schema import SCHEMA_VERSION, check_table, features_of
 
-from .builder import Builder, OnSample, Prepared
+from .builder import Builder, OnRows, Prepared
 from .card import card_of
 from .croissant import croissant_of
 from .manifest import CARD_FILE, CROISSANT_FILE, MANIFEST_FILE, BuildFile, Manifest, read_manifest
 from .recipe import BuildRecipe
-from .views import connect, view_statements
+from .views import connect
 
 SPLIT = "train"
 _PACKAGES = (
@@ -50,12 +50,17 @@ def build_path(recipe: BuildRecipe, data_set: str) -> Path:
 
 
 def write_build(
-    builder: type[Builder], recipe: BuildRecipe, *, on_sample: OnSample = lambda _: None
+    builder: type[Builder], recipe: BuildRecipe, *, on_rows: OnRows = lambda _: None
 ) -> Path:
     """Makes the build of ``recipe`` and returns its folder.
 
     Until the end everything stands in a hidden folder beside it, without a manifest; a call that
     was killed is gone on with by the next.
+
+    Args:
+        builder: class that the recipe is for.
+        recipe: an instance of the builder's ``RECIPE``.
+        on_rows: told of rows that were read, and of those of each config that were written.
 
     Raises:
         BuildError: the version exists, or another process builds it.
@@ -69,10 +74,10 @@ def write_build(
         )
     with _staging(target) as staging:
         try:
-            prepared = builder.prepare(recipe, staging / "work", on_sample)
+            prepared = builder.prepare(recipe, staging / "work", on_rows)
             content = staging / "content"
             shutil.rmtree(content, ignore_errors=True)
-            _write_tables(builder, recipe, prepared, staging)
+            _write_tables(builder, recipe, prepared, staging, on_rows)
             manifest = _manifest(builder, recipe, prepared, content)
             _describe(builder, manifest, content)
         except (OSError, duckdb.Error) as error:
@@ -112,7 +117,11 @@ def _staging(target: Path) -> Iterator[Path]:
 
 
 def _write_tables(
-    builder: type[Builder], recipe: BuildRecipe, prepared: Prepared, staging: Path
+    builder: type[Builder],
+    recipe: BuildRecipe,
+    prepared: Prepared,
+    staging: Path,
+    on_rows: OnRows,
 ) -> None:
     data = staging / "content" / "data"
     for config in prepared.carried:
@@ -133,6 +142,7 @@ def _write_tables(
         files = sorted(prepared_dir.glob("*.parquet"))
         (data / config).mkdir(parents=True)
         for number, file in enumerate(files):
+            on_rows(pq.read_metadata(file).num_rows)
             file.rename(data / config / f"{SPLIT}-{number:05d}-of-{len(files):05d}.parquet")
 
 
@@ -143,6 +153,7 @@ def _manifest(
     paths = sorted(content.glob("data/*/*.parquet"), key=lambda p: (order[p.parent.name], p.name))
     files = [_file_of(builder.DATA_SET, path, content) for path in paths]
     base = read_manifest(prepared.base) if prepared.base else None
+    earlier = list(base.sources) if base else []
     manifest = Manifest(
         data_set=builder.DATA_SET,
         version=recipe.version,
@@ -150,13 +161,13 @@ def _manifest(
         license=recipe.license,
         default_config=prepared.default_config,
         recipe=recipe.model_dump(mode="json"),
-        sources=[*(base.sources if base else []), *prepared.sources],
+        sources=earlier + [source for source in prepared.sources if source not in earlier],
         packages=_packages(),
         files=files,
         funnel=[],
         stats={},
     )
-    with _opened(content, manifest) as connection:
+    with connect(content, manifest) as connection:
         own = [*prepared.funnel, *builder.funnel(connection, manifest.configs)]
         made_anew = {step.step for step in own}
         carried = [s for s in (base.funnel if base else []) if s.step not in made_anew]
@@ -171,14 +182,6 @@ def _manifest(
     return Manifest(
         **{name: getattr(manifest, name) for name in Manifest.__slots__} | {"stats": stats}
     )
-
-
-@contextmanager
-def _opened(content: Path, manifest: Manifest) -> Iterator["duckdb.DuckDBPyConnection"]:
-    with connect() as connection:
-        for statement in view_statements(content, manifest):
-            connection.execute(statement)
-        yield connection
 
 
 def _file_of(data_set: str, path: Path, content: Path) -> BuildFile:

@@ -163,6 +163,8 @@ def _batches(
 def _row(sample: Sample, limits: ReadLimits, decode_images: bool) -> dict[str, object]:
     problem, text_problem = sample.problem, sample.text_problem
     metadata_problem = sample.metadata_problem
+    if problem and text_problem and problem.reason == text_problem.reason:
+        text_problem = None  # one finding for a sample whose members all have the same trouble
     if problem is None and decode_images:
         try:
             decode(sample.image, limits.image)

@@ -234,6 +234,8 @@ class _Group:
 
     def _text(self, metadata: dict[str, Any], limits: ReadLimits) -> tuple[str, Problem | None]:
         content = self.parts.get("txt")
+        if self.parts.keys() == {""}:
+            return "", None  # what is wrong here is no missing text: a damaged shard, a stray link
         if content is None:
             caption = metadata.get("caption")
             content = caption.encode("utf-8", "surrogatepass") if isinstance(caption, str) else b""

@@ -7,10 +7,11 @@ from typing import Any
 import yaml
 
 from vila2data.build.manifest import FunnelStep
+from vila2data.build.views import readable
 from vila2data.stats import statistics
 from vila2data.stats.run import TABLES
 
-from .source import Source, told
+from .source import Source
 
 _MAX_ROWS = 100
 _MAX_NAMED = 40
@@ -141,7 +142,7 @@ def caption_tables(source: Source) -> list[Table]:
     """Caption length (Table 1 of the paper), quality signals and rejects, where there are any."""
     if not source.has_captions:
         return []
-    with told(source.path):
+    with readable(source.path):
         found = statistics(source.path)
     return [
         Table.of(title, found[name].columns, found[name].rows)

@@ -173,7 +173,7 @@ def _panels(source: Source, row: _Row) -> Iterator[Panel]:
 
 
 def _fact(name: str, value: object) -> tuple[str, str]:
-    """A column of a caption in words: what it is, where its value does not say so, and the value."""
+    """A column of a caption: its name, where the value does not speak for itself, and the value."""
     unit = _UNITS.get(name)
     if unit is None:
         return _NAMES.get(name, ""), str(value)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from vila2data.errors import BadInput
 from vila2data.files import write_text
+from vila2data.shown import shown
 
 from .charts import Chart, LengthScale, length_chart, length_scale, verdict_chart
 from .facts import (
@@ -160,21 +161,3 @@ def _elsewhere(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]]]:
             place = (section.source.label, anchor_of(section.source, card.key))
             found.setdefault(card.key, []).append(place)
     return found
-
-
-def shown(value: object) -> str:
-    """A value as people read it.
-
-    Example:
-        >>> shown(1234567), shown(0.03125), shown(None), shown(12.5)
-        ('1,234,567', '0.03125', '–', '12.5')
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}".rstrip("0").rstrip(".")
-    return str(value)

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vila2data.build.views import sql_name
+from vila2data.build.views import readable, sql_name
 from vila2data.errors import BadInput
 
-from .source import Source, told
+from .source import Source
 
 _COPIES = 4
 """Rows of a config that may share a key: a draw reads this many times more rows, so that copies of
@@ -107,7 +107,7 @@ def rows_of(
     column = source.key_of(config)
     if column is None or not keys:
         return
-    with told(source.path):
+    with readable(source.path):
         # Its own cursor: another query of the connection would end this one.
         cursor = source.connection.cursor().execute(
             f"SELECT CAST({sql_name(column)} AS VARCHAR), * FROM {sql_name(config)} "

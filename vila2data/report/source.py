@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vila2data.build.manifest import REJECTS_SUFFIX, Manifest, read_manifest
-from vila2data.build.views import connect, sql_name
-from vila2data.errors import BadInput, BuildError
+from vila2data.build.views import connect, readable, sql_name
+from vila2data.errors import BadInput
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,26 +54,8 @@ class Source:
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query whose result is small."""
-        with told(self.path):
+        with readable(self.path):
             return self.connection.execute(sql, list(parameters)).fetchall()
-
-
-@contextmanager
-def told(build: Path) -> Iterator[None]:
-    """Turns DuckDB's errors into one line that names the build.
-
-    Raises:
-        BuildError: the query failed; a file of the build is missing, damaged or of another form.
-    """
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        reason = str(error).partition("\n")[0]
-        raise BuildError(
-            f"{build}: cannot be read ({reason}); `vila2data verify {build}` says what is wrong"
-        ) from error
 
 
 @contextmanager
@@ -94,7 +76,7 @@ def opened(builds: Sequence[Path]) -> Iterator[list[Source]]:
             label = labels[number - 1]
             if labels.count(label) > 1:
                 label = f"{label} ({build.as_posix()})"
-            with told(build):
+            with readable(build):
                 connection = stack.enter_context(connect(build))
                 columns = {c: _columns(connection, c) for c in manifest.configs}
             sources.append(Source(number, build, label, manifest, connection, columns))

@@ -6,4 +6,4 @@ SELECT config,
        round(avg(num_words), 1) AS mean_words
 FROM rejects
 GROUP BY config, reject_reason
-ORDER BY min(round), config, rows DESC, reject_reason;
+ORDER BY min(task <> 'general'), min(round), config, rows DESC, reject_reason;

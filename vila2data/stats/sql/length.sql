@@ -11,4 +11,4 @@ SELECT config,
        string_agg(DISTINCT captioner, ', ' ORDER BY captioner) AS captioners
 FROM captions
 GROUP BY config
-ORDER BY min(round), config = 'original' DESC, config;
+ORDER BY min(task <> 'general'), min(round), config;

@@ -10,4 +10,4 @@ SELECT config,
        round(avg(list_format::INT), 4) AS list_share
 FROM captions
 GROUP BY config
-ORDER BY min(round), config = 'original' DESC, config;
+ORDER BY min(task <> 'general'), min(round), config;
