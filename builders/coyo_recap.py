@@ -39,10 +39,9 @@ _ROWS_PER_GROUP = 10_000
 # caption.
 _LEDGER_ROWS = """
 SELECT * EXCLUDE (copy, reject_reason),
-       CASE WHEN reject_reason IS NULL AND copy > 1 THEN 'duplicate_key' ELSE reject_reason END AS
-       reject_reason
-FROM (SELECT *, row_number() OVER (PARTITION BY key ORDER BY image_sha256 NULLS LAST, original, url)
-AS copy
+       CASE WHEN copy > 1 THEN 'duplicate_key' ELSE reject_reason END AS reject_reason
+FROM (SELECT *, row_number() OVER (
+          PARTITION BY key ORDER BY image_sha256 NULLS LAST, original, url) AS copy
       FROM read_parquet({files}, union_by_name = true))
 """
 _ORDER = "ORDER BY key, image_sha256, original, caption, reject_reason"

@@ -111,13 +111,13 @@ def corpus_pack(
     from .console import progress, show_table
     from .corpus.images import ImageLimits
     from .corpus.pack import adopt, pack
-    from .corpus.sources import from_dataset, from_folder, load_rows
+    from .corpus.sources import from_dataset, from_folder, has_images, load_rows
 
     folder = Path(source)
     if folder.is_dir() and any(folder.glob("*.tar")):
         summary = adopt(folder, out)
     else:
-        if captions is not None or (folder.is_dir() and not _is_data_set(folder)):
+        if captions is not None or has_images(folder):
             items = from_folder(
                 folder, captions, image_column=image_column, text_column=text_column
             )
@@ -142,10 +142,6 @@ def corpus_pack(
     )
     if summary.written == 0 and summary.read > 0:
         raise typer.Exit(1)
-
-
-def _is_data_set(folder: Path) -> bool:
-    return any(folder.rglob("*.parquet")) or any(folder.rglob("*.arrow"))
 
 
 @corpus_app.command("check")

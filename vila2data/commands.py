@@ -11,10 +11,10 @@ from typing import Any
 from . import registry
 from .build.manifest import read_manifest
 from .build.recipe import BuildRecipe
-from .build.write import build_path, write_build
+from .build.write import build_path, refuse_existing, write_build
 from .console import progress, say, show_table
 from .corpus.read import read_shard
-from .errors import BadInput, BuildError
+from .errors import BadInput
 from .recaption.run import Plan, plan, run
 from .recaption.spec import RecaptionSpec
 from .recipe import load_recipe
@@ -118,10 +118,7 @@ def build_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> None
     recipe: BuildRecipe = load_recipe(name, overrides)
     builder = registry.load("builders", recipe.builder)
     target = build_path(recipe, builder.DATA_SET)
-    if target.exists():
-        raise BuildError(
-            f"{target} exists, and versions never change: give the recipe a new version"
-        )
+    refuse_existing(target)
     if dry_run:
         show_table(["plan", ""], [(k, str(v)) for k, v in recipe.model_dump(mode="json").items()])
         say(f"would write {target}")

@@ -35,6 +35,13 @@ def test_any_subset_of_shards_can_be_read_in_any_order(corpus: Path) -> None:
     assert [s.key for s in read_corpus(corpus, shards=[])] == []
 
 
+def test_only_the_samples_that_are_wanted_are_given(corpus: Path) -> None:
+    shard = list_shards(corpus)[1]
+    samples = list(read_shard(shard))
+    assert list(read_shard(shard, only={1, 4})) == [samples[1], samples[4]]
+    assert list(read_shard(shard, only=set())) == []
+
+
 def test_what_was_packed_is_what_is_read(corpus: Path) -> None:
     samples = list(read_corpus(corpus))
     assert samples[0].text.startswith("alt text ")

@@ -1,5 +1,6 @@
 """Writes a build: beside its place, whole, then renamed into it."""
 
+import errno
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
+from datasets.exceptions import DatasetGenerationError
 from filelock import FileLock, Timeout
 
 from vila2data.errors import (
@@ -31,6 +33,7 @@ from .recipe import BuildRecipe
 from .views import connect
 
 SPLIT = "train"
+_FULL_SIGNS = ("No space left", "Not enough disk space")
 _PACKAGES = (
     "vila2data",
     "datasets",
@@ -68,47 +71,60 @@ def write_build(
         RunFailed: the rows break the data set's invariants, or the disk is full.
     """
     target = build_path(recipe, builder.DATA_SET)
-    if target.exists():
-        raise BuildError(
-            f"{target} exists, and versions never change: give the recipe a new version"
-        )
-    with _staging(target) as staging:
-        try:
+    refuse_existing(target)
+    try:
+        with _staging(target) as staging:
             prepared = builder.prepare(recipe, staging / "work", on_rows)
             content = staging / "content"
             shutil.rmtree(content, ignore_errors=True)
             _write_tables(builder, recipe, prepared, staging, on_rows)
             manifest = _manifest(builder, recipe, prepared, content)
             _describe(builder, manifest, content)
-        except (OSError, duckdb.Error) as error:
-            _raise_if_full(error, target)
-            raise
-        _sync_tree(content)
-        content.rename(target)
-        sync(target.parent)
+            _sync_tree(content)
+            content.rename(target)
+            sync(target.parent)
+    except (OSError, duckdb.Error, DatasetGenerationError) as error:
+        _raise_if_full(error, target)
+        raise
     return target
 
 
-def _raise_if_full(error: Exception, target: Path) -> None:
-    if isinstance(error, OSError):
-        raise_if_full(error, target)
-    elif "No space left" in str(error):
-        raise RunFailed(
-            f"no space left while writing {target}: free some space and run the same command again"
-        ) from error
+def refuse_existing(target: Path) -> None:
+    """Raises ``BuildError`` where there is a build, or anything else, at ``target``."""
+    if target.exists():
+        raise BuildError(
+            f"{target} exists, and versions never change: give the recipe a new version"
+        )
+
+
+def _raise_if_full(error: BaseException, target: Path) -> None:
+    """Raises ``RunFailed`` where the disk was full: libraries wrap what the system said."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            raise_if_full(cause, target)
+        if any(sign in str(cause) for sign in _FULL_SIGNS):
+            raise_if_full(OSError(errno.ENOSPC, str(cause)), target)
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """A hidden folder beside ``target``, held by one process; gone when the work succeeds."""
+    """A hidden folder beside ``target``, held by one process; gone when the work succeeds.
+
+    Raises:
+        BuildError: another process holds it, or was faster.
+    """
     staging = target.with_name(f".{target.name}.partial")
-    staging.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target.with_name(f".{target.name}.lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise BuildError(f"{target}: another process is building this version") from error
     try:
+        refuse_existing(target)
+        staging.mkdir(exist_ok=True)
         yield staging
         shutil.rmtree(staging)
         Path(lock.lock_file).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ exception.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -118,13 +118,20 @@ def read_corpus(
         yield from read_shard(found[position], limits=limits)
 
 
-def read_shard(shard: Path, *, limits: ReadLimits | None = None) -> Iterator[Sample]:
+def read_shard(
+    shard: Path, *, limits: ReadLimits | None = None, only: Container[int] | None = None
+) -> Iterator[Sample]:
     """Samples of one tar in order.
 
     Members of one key stand side by side, as WebDataset demands; a key that comes back later is a
     sample of its own, for the duplicate check to find. A tar that ends early, or is damaged, gives
     a last sample, keyed by the shard's name, whose problem is ``shard_truncated`` or
     ``shard_damaged``.
+
+    Args:
+        shard: the tar.
+        limits: bounds on each sample; the defaults where None.
+        only: the ``index`` of each sample that is wanted, all where None; the others cost little.
     """
     limits = limits or ReadLimits()
     group: _Group | None = None
@@ -132,12 +139,13 @@ def read_shard(shard: Path, *, limits: ReadLimits | None = None) -> Iterator[Sam
     with shard.open("rb", buffering=_BUFFER_BYTES) as file:
         for key, suffix, content in _contents(file, shard, limits):
             if group is not None and (group.key != key or suffix in group.parts):
-                yield group.sample(shard.name, index, limits)
+                if only is None or index in only:
+                    yield group.sample(shard.name, index, limits)
                 index += 1
                 group = None
             group = group or _Group(key)
             group.parts[suffix] = content
-    if group is not None:
+    if group is not None and (only is None or index in only):
         yield group.sample(shard.name, index, limits)
 
 

@@ -29,6 +29,16 @@ class SourceItem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _images_in(folder: Path) -> Iterator[Path]:
+    paths = folder.rglob("*")
+    return (path for path in paths if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether ``folder`` is one of image files, rather than a data set's tables."""
+    return any(True for _ in _images_in(folder))
+
+
 def from_folder(
     folder: Path,
     captions: Path | None = None,
@@ -44,8 +54,7 @@ def from_folder(
     Args:
         folder: searched with its subfolders.
         captions: JSON (a list of objects, an object of texts by file name, or COCO captions),
-            JSONL, CSV or parquet;
-            where None, ``NAME.txt`` beside ``NAME.jpg`` is the caption.
+            JSONL, CSV or parquet; where None, ``NAME.txt`` beside ``NAME.jpg`` is the caption.
         image_column: of the captions; guessed from the usual names where None.
         text_column: as ``image_column``.
 
@@ -54,11 +63,7 @@ def from_folder(
     """
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder of images")
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES
-    )
+    names = sorted(path.relative_to(folder).as_posix() for path in _images_in(folder))
     if captions is None:
         yield from _distinct(_file_item(folder, n, _text_beside(folder / n)) for n in names)
         return

@@ -81,6 +81,7 @@ class _ShardWork:
         self.spec = spec
         self.seed = seed
         self.on_sample = on_sample
+        self.limits = spec.limits.reading()
         self.rows: dict[int, Row] = {}  # by index of the sample in the shard
         self.read = 0
         self.not_sampled = 0
@@ -91,13 +92,9 @@ class _ShardWork:
 
     def requests(self) -> Iterator[Request]:
         """Requests of this attempt: all samples at first, then those that were rejected."""
-        limits = self.spec.limits.reading()
-        wanted = self._asked if self.attempt else None
-        for sample in read_shard(self.shard, limits=limits):
-            if wanted is None:
-                if self._admit(sample):
-                    yield self._request(sample)
-            elif sample.index in wanted:
+        only = set(self._asked) if self.attempt else None
+        for sample in read_shard(self.shard, limits=self.limits, only=only):
+            if only is not None or self._admit(sample):
                 yield self._request(sample)
 
     def _admit(self, sample: Sample) -> bool:
@@ -133,7 +130,7 @@ class _ShardWork:
             task=self.spec.task,
             round=self.spec.round,
             image_sha256=row.image_sha256,
-            limits=self.spec.limits.reading().image,
+            limits=self.limits.image,
         )
 
     def take(self, result: Result) -> None:
