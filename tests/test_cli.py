@@ -184,7 +184,8 @@ def test_quickstart_goes_from_nothing_to_a_build_that_loads(cli: Cli, tmp_path: 
     assert len(rows) == 48
     assert not any(find_special(m["content"]) for r in rows for m in r["messages"][1:])
     assert (tmp_path / "q" / "report.html").stat().st_size > 10_000
-    assert "Before and after" in done.stdout
+    assert "$ vila2data recaption quickstart/round1" in done.stdout
+    assert "leaked" not in done.stderr
     assert str(build) in done.stdout
     again = cli("quickstart", "--out", tmp_path / "q")
     assert again.returncode == 0, again.stderr

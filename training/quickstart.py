@@ -1,5 +1,8 @@
 """Command ``vila2data quickstart``: from nothing to a build, offline, on a CPU."""
 
+import shlex
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +11,7 @@ import typer
 
 _PICTURES = 48
 _SHOWN = 3
+_RECIPE = "quickstart/round1"
 
 
 def command(
@@ -18,52 +22,61 @@ def command(
     """Draws pictures, makes a tiny model, recaptions, builds, verifies, counts: offline, on a CPU.
 
     The model has random weights, so its captions are random words: this shows the way of the data,
-    not its quality.
+    not its quality. What an earlier call finished is kept.
     """
-    from vila2data.build.verify import verify
-    from vila2data.build.views import connect
-    from vila2data.commands import build_command, recaption_command, report_command, show_build
-    from vila2data.console import say, show_table
-    from vila2data.corpus.pack import pack
-    from vila2data.corpus.sources import from_folder
-    from vila2data.errors import RunFailed
-    from vila2data.stats import run_sql, statistics
+    from vila2data.commands import quiet_libraries
+    from vila2data.console import say
 
     from .pictures import draw_pictures
     from .tiny import make_tiny_llava
 
-    captions = draw_pictures(out / "pictures", _PICTURES)
+    quiet_libraries()
+    pictures, corpus = out / "pictures", out / "corpus"
+    captions = draw_pictures(pictures, _PICTURES)
     model = make_tiny_llava(out / "tiny-llava")
-    corpus = out / "corpus"
-    pack(from_folder(out / "pictures", captions), corpus, samples_per_shard=16)
-    overrides = [
-        f"corpus={corpus}",
-        f"out={out / 'builds'}",
-        f"recaption.run={out / 'runs' / 'round1'}",
-        f"recaption.engine.model={model}",
-    ]
-    recipe = "quickstart/round1"
     build = out / "builds" / "coyo-recap" / "1.0.0"
-    if build.is_dir():
-        show_build(build)
-    else:
-        recaption_command(recipe, overrides, dry_run=False)
-        build_command(recipe, overrides, dry_run=False)
-    problems = verify(build).problems
-    if problems:
-        raise RunFailed(f"{build}: " + "; ".join(problems))
-    lengths = statistics(build)["length"]
-    show_table(lengths.columns, lengths.rows, title="Caption length (random words)")
-    before_after = f"SELECT key, original, caption FROM round1 ORDER BY key LIMIT {_SHOWN}"
-    with connect(build) as connection:
-        shown = run_sql(connection, before_after)
-    show_table(["key", "before", "after"], shown.rows, title="Before and after")
+    _run("corpus", "pack", pictures, "--captions", captions, "--out", corpus)
+    settings = _settings(
+        {
+            "corpus": corpus,
+            "out": out / "builds",
+            "recaption.run": out / "runs" / "round1",
+            "recaption.engine.model": model,
+        }
+    )
+    _run("recaption", _RECIPE, *settings)
+    if not build.is_dir():
+        _run("build", _RECIPE, *settings)
+    _run("verify", build)
+    _run("stats", build)
+    _run("query", build, f"SELECT key, original, caption FROM round1 ORDER BY key LIMIT {_SHOWN}")
     if find_spec("altair") is not None:
-        report_command([build], out / "report.html", corpus=corpus, samples=12, keys=[], seed=0)
-    query = "SELECT key, num_words, caption FROM round1 ORDER BY num_words DESC LIMIT 3"
-    settings = f"--set corpus={corpus} --set recaption.engine.model={model}"
+        _run("report", build, "--corpus", corpus, "--samples", "12", "--out", out / "report.html")
+    longest = "SELECT key, num_words, caption FROM round1 ORDER BY num_words DESC LIMIT 3"
     say("\nThe model has random weights, so its captions are random words. Next:")
     load = f"from datasets import load_dataset; print(load_dataset('{build}')['train'][0])"
     say(f'  python -c "{load}"')
-    say(f'  vila2data query {build} "{query}"')
-    say(f"  vila2data recaption coyo_recap/round1 --dry-run {settings}")
+    say(f'  vila2data query {build} "{longest}"')
+    own = _settings({"corpus": "corpora/mine", "recaption.engine.model": "MODEL"})
+    say("  vila2data corpus pack YOUR_IMAGES --out corpora/mine")
+    say(f"  vila2data recaption coyo_recap/round1 {' '.join(own)}")
+
+
+def _settings(values: dict[str, Path | str]) -> list[str]:
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def _run(*arguments: str | Path) -> None:
+    """Runs a command of ``vila2data``, and shows it: what quickstart does, a user can do.
+
+    Raises:
+        typer.Exit: it failed; with its status.
+    """
+    from vila2data.console import say
+
+    words = [str(argument) for argument in arguments]
+    say(f"\n$ vila2data {shlex.join(words)}")
+    sys.stdout.flush()
+    done = subprocess.run([sys.executable, "-m", "vila2data", *words], check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)

@@ -137,9 +137,7 @@ def corpus_pack(
             )
     reasons = [(reason, count) for reason, count in summary.rejected.items()]
     counts = [("read", summary.read), ("written", summary.written), *reasons]
-    show_table(
-        ["samples", "count"], counts, title=f"{out}: {summary.shards} shards", numeric=["count"]
-    )
+    show_table(["samples", "count"], counts, title=f"{out}: {summary.shards} shards")
     if summary.written == 0 and summary.read > 0:
         raise typer.Exit(1)
 
@@ -168,7 +166,7 @@ def corpus_check(
     else:
         counts = [("shards", report.shards), ("samples", report.samples), ("usable", report.usable)]
         found = [(kind, count) for kind, count in report.counts.items()]
-        show_table(["", "count"], counts + found, title=str(corpus), numeric=["count"])
+        show_table(["", "count"], counts + found, title=str(corpus))
         listed = [(f.kind, f.shard, f.key, f.detail) for f in report.findings]
         if listed:
             show_table(["kind", "shard", "key", "detail"], listed, title="Findings")
@@ -247,9 +245,7 @@ def stats(
         for name, title in TABLES.items():
             table = found[name]
             if table.rows:
-                words = {"config", "reject_reason", "captioners"}
-                numeric = [c for c in table.columns if c not in words]
-                show_table(table.columns, table.rows, title=f"{build}: {title}", numeric=numeric)
+                show_table(table.columns, table.rows, title=f"{build}: {title}")
 
 
 @app.command()

@@ -38,7 +38,7 @@ def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> 
     if dry_run:
         _show_plan(planned, spec, recipe.seed)
         return
-    _quiet_libraries()
+    quiet_libraries()
     total = samples_in(planned.todo)
     began_s = time.monotonic()
     with progress(spec.config, total=total, unit="images") as done:
@@ -58,12 +58,11 @@ def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> 
             ("not sampled", counts.not_sampled),
         ],
         title=f"{spec.config} in {spec.run}: {duration_s:.1f} s, {rate:,.1f} images/s",
-        numeric=["count"],
     )
     say(f"next: vila2data build {name}{''.join(f' --set {o}' for o in overrides)}")
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Turns the bars of `datasets` and transformers off: they would write over ours."""
     import datasets
 
@@ -123,7 +122,7 @@ def build_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> None
         show_table(["plan", ""], [(k, str(v)) for k, v in recipe.model_dump(mode="json").items()])
         say(f"would write {target}")
         return
-    _quiet_libraries()
+    quiet_libraries()
     with progress("building", total=None, unit="rows") as done:
         write_build(builder, recipe, on_rows=done)
     show_build(target)
@@ -137,13 +136,13 @@ def show_build(target: Path) -> None:
         (c, manifest.rows_of(c), sum(f.bytes for f in manifest.files_of(c)))
         for c in manifest.configs
     ]
-    show_table(["config", "rows", "bytes"], sizes, title=str(target), numeric=["rows", "bytes"])
+    show_table(["config", "rows", "bytes"], sizes, title=str(target))
     steps = [
         (s.step, s.read, s.written, sum(s.rejected.values()), s.not_sampled)
         for s in manifest.funnel
     ]
     columns = ["step", "read", "written", "rejected", "not sampled"]
-    show_table(columns, steps, title="Where the rows went", numeric=columns[1:])
+    show_table(columns, steps, title="Where the rows went")
 
 
 def report_command(

@@ -66,22 +66,23 @@ def progress(what: str, *, total: int | None, unit: str) -> Iterator[Callable[[i
 
 
 def show_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    *,
-    title: str | None = None,
-    numeric: Sequence[str] = (),
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
 ) -> None:
-    """A table on stdout; wide enough for its content where stdout is no terminal."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+    """A table on stdout, numbers to the right; bounded in width where stdout is no terminal."""
+    rows = list(rows)
+    table = Table()
+    for position, column in enumerate(columns):
+        cells = [row[position] for row in rows if row[position] is not None]
+        is_numeric = bool(cells) and all(isinstance(cell, int | float) for cell in cells)
+        table.add_column(column, justify="right" if is_numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(shown(value)) for value in row))
+    if title:
+        say(f"\n{title}")  # not the table's own, which would be folded to the table's width
     if sys.stdout.isatty():
         out.print(table)
     else:
-        wanted = max(Console(width=10_000).measure(table).maximum, len(title or ""))
+        wanted = Console(width=10_000).measure(table).maximum
         Console(width=min(wanted, _WIDTH_WITHOUT_TERMINAL)).print(table)
 
 

@@ -39,6 +39,13 @@ RecipePath = Annotated[
 """A path in a recipe: relative to the working folder and inside it, or absolute."""
 
 
+PathOrName = Annotated[
+    str,
+    PlainSerializer(lambda value: _portable(Path(value)), return_type=str, when_used="json"),
+]
+"""A folder, or a name that is looked up elsewhere; told in a manifest as a path is."""
+
+
 class Block(BaseModel):
     """Base of every part of a recipe: unknown keys are mistakes, values do not change."""
 

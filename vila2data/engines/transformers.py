@@ -13,6 +13,7 @@ from pydantic import Field
 from vila2data.corpus.images import ImageRefused, Problem
 from vila2data.errors import BadInput, RunFailed
 from vila2data.optional import require
+from vila2data.recipe import PathOrName
 
 from .checkpoint import folder_revision
 from .protocol import OWN_SETTING, Author, EngineConfig, FinishReason, Request, Result, failed
@@ -22,7 +23,7 @@ class TransformersConfig(EngineConfig):
     """Settings of engine ``transformers``."""
 
     name: Literal["transformers"] = "transformers"
-    model: str = Field(description="folder of a checkpoint, or its name on the Hub")
+    model: PathOrName = Field(description="folder of a checkpoint, or its name on the Hub")
     revision: str | None = Field(None, description="commit or tag on the Hub")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     chat_template: str | None = Field(None, description="Jinja, where the checkpoint has none")
