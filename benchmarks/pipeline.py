@@ -12,9 +12,9 @@ from vila2data.recaption.run import run
 from .corpora import make_build, make_corpus, replay_recipe
 from .timing import seconds_in_turn, show
 
-IMAGES = 16_000
-SHARDS = 4
-ROUNDS = 5
+IMAGES = 32_000
+SHARDS = 8
+ROUNDS = 3
 
 
 def _tarfile_alone(corpus: Path) -> None:

@@ -60,7 +60,8 @@ SELECT o.key, o.id, o.url, o.image_sha256, o.original,
        coalesce(g.caption, '') AS caption, coalesce(g.template_id, '') AS template_id,
        coalesce(s.answers, []) AS answers
 FROM originals o LEFT JOIN general g USING (key) LEFT JOIN specialists s USING (key)
-WHERE o.usable OR g.key IS NOT NULL OR s.key IS NOT NULL
+WHERE g.key IS NOT NULL OR s.key IS NOT NULL
+   OR (o.usable AND o.key NOT IN (SELECT key FROM refused))
 ORDER BY o.key
 """
 
@@ -186,6 +187,11 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         ]
         nothing = "SELECT key, task, round, caption, template_id FROM originals WHERE false"
         connection.execute(f"CREATE TEMP VIEW captions AS {' UNION ALL '.join([nothing, *kept])}")
+        # The scan of the originals reads headers alone; that an image cannot be decoded is found by
+        # the engine that had to look at it.
+        seen = [f"SELECT key FROM ({r}) WHERE starts_with(reject_reason, 'image_')" for r in rows]
+        nobody = "SELECT key FROM originals WHERE false"
+        connection.execute(f"CREATE TEMP VIEW refused AS {' UNION ALL '.join([nobody, *seen])}")
         schema = CONVERSATION.arrow_schema.remove_metadata()
         for batch in streamed(connection, _CONVERSATION_ROWS, _ROWS_PER_GROUP):
             rows_of_batch = [self._conversation(row) for row in batch.to_pylist()]

@@ -110,12 +110,19 @@ def problems(connection: duckdb.DuckDBPyConnection, configs: list[str]) -> list[
 def conversation_funnel(
     connection: duckdb.DuckDBPyConnection, configs: list[str]
 ) -> list[FunnelStep]:
-    """Images that became conversations; those without any usable text did not."""
+    """Images that became conversations; those without any usable text did not, nor those that an
+    engine could not decode.
+    """
     connection.execute(_HELPERS)
-    read, written, no_text = connection.execute("""
+    read, written, no_text, refused = connection.execute("""
         SELECT (SELECT count(*) FROM all_originals), (SELECT count(*) FROM conversations),
                (SELECT count(*) FROM "original-rejects" WHERE reject_reason <> 'duplicate_key'
+                AND key NOT IN (SELECT key FROM captions WHERE round > 0)),
+               (SELECT count(DISTINCT key) FROM rejects
+                WHERE round > 0 AND starts_with(reject_reason, 'image_')
+                AND key IN (SELECT key FROM original)
                 AND key NOT IN (SELECT key FROM captions WHERE round > 0))
     """).fetchall()[0]
-    rejected = {"no_text": no_text} if no_text else {}
+    reasons = {"image_refused": refused, "no_text": no_text}
+    rejected = {reason: count for reason, count in reasons.items() if count}
     return [FunnelStep("conversations", read, written, rejected)]

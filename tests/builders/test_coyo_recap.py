@@ -1,17 +1,20 @@
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 from datasets import load_dataset
 from making import do, make_corpus, parquet_hashes, write_recipe
+from vila2data_fakes import AUTHOR, Answers, told
 
 from vila2data.build.manifest import read_manifest
 from vila2data.build.write import write_build
 from vila2data.builders.coyo_recap import CoyoRecap
 from vila2data.conversation import neutralise
 from vila2data.corpus.read import read_corpus
+from vila2data.engines import Request, Result, failed
 from vila2data.errors import BadInput, BuildError, RunRefused
 from vila2data.keyed import keyed_choice, sample_seed
 from vila2data.recipe import load_recipe
@@ -251,6 +254,21 @@ def test_a_duplicate_key_is_kept_once_and_its_copy_rejected(root: Path) -> None:
         assert reasons["duplicate_key"] >= 3
         kept = [r["key"] for r in rows(build, config)]
         assert len(kept) == len(set(kept))
+
+
+def test_an_image_that_the_engine_could_not_decode_has_no_conversation(root: Path) -> None:
+    def answer(requests: Iterable[Request]) -> Iterator[Result]:
+        for request in requests:
+            if request.key == "00003":
+                yield failed(request.index, AUTHOR, "image_undecodable", retriable=False)
+            else:
+                yield told(request, cut_share=0)
+
+    build = do(write_recipe(root / "round1.yaml"), engine=Answers(answer))
+    assert "00003" in {r["key"] for r in rows(build, "original")}
+    assert [r["key"] for r in rows(build, "round1-rejects")] == ["00003"]
+    assert "00003" not in {r["key"] for r in rows(build, "conversations")}
+    assert read_manifest(build).funnel[-1].rejected == {"image_refused": 1}
 
 
 def test_an_unfinished_run_is_refused(root: Path) -> None:

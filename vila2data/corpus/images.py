@@ -129,8 +129,7 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
 
     Raises:
         ImageRefused: with reason ``image_empty``, ``image_too_many_bytes``,
-            ``image_too_many_pixels`` or
-            ``image_undecodable``.
+            ``image_too_many_pixels`` or ``image_undecodable``.
     """
     image = _open(data, limits)
     orientation = _orientation(image)

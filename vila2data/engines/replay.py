@@ -1,7 +1,8 @@
 """Engine ``replay``: answers from an existing build; regenerates a round without a model."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,12 @@ _NOBODY = Author("replay", None, "replay")
 _CHUNK = 4096
 
 _MATCH = """
-SELECT asked.index, told.image_sha256 IS NOT DISTINCT FROM asked.image_sha256 AS same_image,
+SELECT asked.place, told.image_sha256 IS NOT DISTINCT FROM asked.image_sha256 AS same_image,
        told.seed, told.caption, told.finish_reason, told.num_tokens,
        told.captioner, told.captioner_revision, told.engine, told.reject_reason
-FROM asked LEFT JOIN told ON told.key = asked.key AND told.task = asked.task AND told.round =
-asked.round ORDER BY asked.index
+FROM asked
+LEFT JOIN told ON told.key = asked.key AND told.task = asked.task AND told.round = asked.round
+ORDER BY asked.place
 """
 
 
@@ -83,20 +85,15 @@ class ReplayEngine:
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request, in their order."""
         remaining = iter(requests)
-        while chunk := [_asked(request) for request in islice(remaining, _CHUNK)]:
-            asked = pa.Table.from_pylist(chunk)  # noqa: F841 - read by DuckDB under this name
-            yield from self._matched(chunk, self._connection.execute(_MATCH).fetchall())
+        while chunk := list(islice(remaining, _CHUNK)):
+            asked = _table_of(chunk)  # noqa: F841 - read by DuckDB under this name
+            rows = self._connection.execute(_MATCH).fetchall()
+            for place, recorded in groupby(rows, key=itemgetter(0)):
+                yield self._answer(chunk[place], list(recorded))
 
-    def _matched(self, chunk: list[dict[str, Any]], rows: list[Any]) -> Iterator[Result]:
-        by_index: dict[int, list[Any]] = {}
-        for row in rows:
-            by_index.setdefault(row[0], []).append(row)
-        for asked in chunk:
-            yield self._answer(asked, by_index[asked["index"]])
-
-    def _answer(self, asked: dict[str, Any], rows: list[Any]) -> Result:
+    def _answer(self, request: Request, rows: list[Any]) -> Result:
         """The recorded row of the same image and, unless matched by key, the same seed."""
-        index = asked["index"]
+        index = request.index
         recorded = [row for row in rows if row[3] is not None]
         if not recorded:
             return failed(
@@ -108,7 +105,7 @@ class ReplayEngine:
                 index, _NOBODY, "image_changed", "the build's image differs", retriable=False
             )
         for _, _, seed, text, finish, num_tokens, captioner, revision, engine, rejected in of_image:
-            if self.config.match == "key" or seed == asked["seed"]:
+            if self.config.match == "key" or seed == request.sampling.seed:
                 author = Author(captioner, revision, engine)
                 reason = rejected if finish == "error" else ""
                 # What was recorded was the last attempt; no other has an answer here.
@@ -128,12 +125,14 @@ class ReplayEngine:
         self._connection.close()
 
 
-def _asked(request: Request) -> dict[str, Any]:
-    return {
-        "index": request.index,
-        "key": request.key,
-        "task": request.task,
-        "round": request.round,
-        "image_sha256": request.image_sha256,
-        "seed": request.sampling.seed,
-    }
+def _table_of(requests: list[Request]) -> pa.Table:
+    """What tells which rows are meant; ``place`` is that of a request in the list."""
+    return pa.table(
+        {
+            "place": pa.array(range(len(requests)), pa.int32()),
+            "key": [request.key for request in requests],
+            "task": [request.task for request in requests],
+            "round": pa.array([request.round for request in requests], pa.int32()),
+            "image_sha256": pa.array([r.image_sha256 for r in requests], pa.string()),
+        }
+    )
