@@ -8,36 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
-
 from .shown import shown
 
-out = Console(soft_wrap=False)
-err = Console(stderr=True)
-
 _WIDTH_WITHOUT_TERMINAL = 160
-
-
-class _RateColumn(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.1f} {self.unit}/s" if speed else f"– {self.unit}/s")
 
 
 @contextmanager
@@ -49,26 +22,45 @@ def progress(what: str, *, total: int | None, unit: str) -> Iterator[Callable[[i
         total: units of work, None where that is not known.
         unit: name of a unit, plural.
     """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _RateColumn(unit),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=err,
+        console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,
     )
     with bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+        number = bar.add_task(what, total=total, rate="")
+
+        def advance(count: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(number, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "")
+
+        yield advance
 
 
 def show_table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
 ) -> None:
     """A table on stdout, numbers to the right; bounded in width where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     rows = list(rows)
     table = Table()
     for position, column in enumerate(columns):
@@ -80,7 +72,7 @@ def show_table(
     if title:
         say(f"\n{title}")  # not the table's own, which would be folded to the table's width
     if sys.stdout.isatty():
-        out.print(table)
+        Console().print(table)
     else:
         wanted = Console(width=10_000).measure(table).maximum
         Console(width=min(wanted, _WIDTH_WITHOUT_TERMINAL)).print(table)

@@ -1,16 +1,20 @@
 """Builders, commands and engines, found through entry points so that any package can add one."""
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import BadInput
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Kind = Literal["builders", "commands", "engines"]
 
 
 @cache
-def _points(kind: Kind) -> dict[str, EntryPoint]:
+def _points(kind: Kind) -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points  # slow; most commands need no registry
+
     return {point.name: point for point in entry_points(group=f"vila2data.{kind}")}
 
 
