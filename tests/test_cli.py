@@ -85,6 +85,20 @@ def test_the_whole_path_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert refused.stderr.count("\n") == 1
 
 
+def test_a_pack_can_be_tried_dry(cli: Cli, tmp_path: Path) -> None:
+    from vila2data.training.pictures import draw_pictures
+
+    captions = draw_pictures(tmp_path / "pictures", 5)
+    given = ["corpus", "pack", tmp_path / "pictures", "--captions", captions]
+    dry = cli(*given, "--out", tmp_path / "corpus", "--samples-per-shard", "2", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "would pack 5 samples into 3 shards" in dry.stdout
+    assert not (tmp_path / "corpus").exists()
+    assert cli(*given, "--out", tmp_path / "corpus").returncode == 0
+    adopted = cli("corpus", "pack", tmp_path / "corpus", "--out", tmp_path / "b", "--dry-run")
+    assert "is a corpus as it is; would link 1 shards" in adopted.stdout
+
+
 def test_a_broken_build_exits_with_1_and_a_list(cli: Cli, build: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -102,44 +102,26 @@ def corpus_pack(
     samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples in each tar.")] = 10_000,
     max_image_bytes: Annotated[int, typer.Option(min=1)] = 32 * 1024 * 1024,
     max_image_pixels: Annotated[int, typer.Option(min=1)] = 64_000_000,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Writes image-text shards from a folder, a data set, or img2dataset's output.
 
     An interrupted pack goes on where it stopped. Every image that is left out is counted, with a
     reason, in the shard's parquet.
     """
-    from .console import progress, show_table
+    from .commands import pack_command
     from .corpus.images import ImageLimits
-    from .corpus.pack import adopt, pack
-    from .corpus.sources import from_dataset, from_folder, has_images, load_rows
+    from .corpus.sources import SourceOptions
 
-    folder = Path(source)
-    if folder.is_dir() and any(folder.glob("*.tar")):
-        summary = adopt(folder, out)
-    else:
-        if captions is not None or has_images(folder):
-            items = from_folder(
-                folder, captions, image_column=image_column, text_column=text_column
-            )
-        else:
-            image = image_column or "image"
-            rows = load_rows(source, config=config, split=split, image_column=image)
-            items = from_dataset(
-                rows, image_column=image, text_column=text_column, key_column=key_column
-            )
-        with progress("packing", total=None, unit="images") as done:
-            summary = pack(
-                items,
-                out,
-                samples_per_shard=samples_per_shard,
-                limits=ImageLimits(max_image_bytes, max_image_pixels),
-                on_item=lambda: done(1),
-            )
-    reasons = [(reason, count) for reason, count in summary.rejected.items()]
-    counts = [("read", summary.read), ("written", summary.written), *reasons]
-    show_table(["samples", "count"], counts, title=f"{out}: {summary.shards} shards")
-    if summary.written == 0 and summary.read > 0:
-        raise typer.Exit(1)
+    written = pack_command(
+        source,
+        out,
+        SourceOptions(captions, image_column, text_column, key_column, config, split),
+        samples_per_shard=samples_per_shard,
+        limits=ImageLimits(max_image_bytes, max_image_pixels),
+        dry_run=dry_run,
+    )
+    raise typer.Exit(0 if written else 1)
 
 
 @corpus_app.command("check")
@@ -156,10 +138,12 @@ def corpus_check(
     """
     from dataclasses import asdict
 
+    from .commands import samples_in
     from .console import progress, show_json, show_table
     from .corpus.check import check
+    from .corpus.read import list_shards
 
-    with progress("checking", total=None, unit="samples") as done:
+    with progress("checking", total=samples_in(list_shards(corpus)), unit="samples") as done:
         report = check(corpus, decode_images=not headers_only, limit=limit, on_sample=done)
     if as_json:
         show_json(asdict(report))

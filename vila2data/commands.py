@@ -13,13 +13,57 @@ from .build.manifest import read_manifest
 from .build.recipe import BuildRecipe
 from .build.write import build_path, refuse_existing, write_build
 from .console import progress, say, show_table
-from .corpus.read import read_shard
+from .corpus.images import ImageLimits
+from .corpus.pack import adopt, pack
+from .corpus.read import list_shards, read_shard
+from .corpus.sources import SourceOptions, has_shards, image_count, items_of
 from .errors import BadInput
 from .recaption.run import Plan, plan, run
 from .recaption.spec import RecaptionSpec
 from .recipe import load_recipe
 
 _SHOWN_REQUESTS = 3
+
+
+def pack_command(
+    source: str,
+    out: Path,
+    options: SourceOptions,
+    *,
+    samples_per_shard: int,
+    limits: ImageLimits,
+    dry_run: bool,
+) -> bool:
+    """Packs a folder, a data set or img2dataset's output; whether it holds a usable sample.
+
+    Raises:
+        BadInput: the source cannot be read.
+    """
+    if has_shards(Path(source)):
+        if dry_run:
+            say(
+                f"{source} is a corpus as it is; would link {len(list_shards(Path(source)))} shards"
+            )
+            return True
+        summary = adopt(Path(source), out)
+    else:
+        if dry_run:
+            count = sum(1 for _ in items_of(source, options))
+            shards = -(-count // samples_per_shard)
+            say(f"would pack {count:,} samples into {shards:,} shards in {out}")
+            return True
+        total = image_count(Path(source))
+        with progress("packing", total=total, unit="images") as done:
+            summary = pack(
+                items_of(source, options),
+                out,
+                samples_per_shard=samples_per_shard,
+                limits=limits,
+                on_item=lambda: done(1),
+            )
+    counts = [("read", summary.read), ("written", summary.written), *summary.rejected.items()]
+    show_table(["samples", "count"], counts, title=f"{out}: {summary.shards} shards")
+    return summary.written > 0 or summary.read == 0
 
 
 def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> None:

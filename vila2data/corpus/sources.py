@@ -16,6 +16,9 @@ from .captions import TEXT_COLUMNS, Caption, column_of, first_text, read_caption
 from .images import ImageRefused, Problem
 from .names import IMAGE_SUFFIXES, key_of
 
+IMAGE_FEATURE = "image"
+"""The usual column of ``Image()`` in a data set."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
@@ -34,9 +37,41 @@ def _images_in(folder: Path) -> Iterator[Path]:
     return (path for path in paths if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
 
 
-def has_images(folder: Path) -> bool:
-    """Whether ``folder`` is one of image files, rather than a data set's tables."""
-    return any(True for _ in _images_in(folder))
+def image_count(folder: Path) -> int | None:
+    """How many image files a folder holds, None where it holds none, or is no folder."""
+    return sum(1 for _ in _images_in(folder)) or None
+
+
+def has_shards(folder: Path) -> bool:
+    """Whether ``folder`` holds tars, as img2dataset leaves them."""
+    return any(folder.glob("*.tar"))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How to read what is to be packed; see ``from_folder``, ``from_dataset`` and ``load_rows``."""
+
+    captions: Path | None = None
+    image_column: str | None = None
+    text_column: str | None = None
+    key_column: str | None = None
+    config: str | None = None
+    split: str = "train"
+
+
+def items_of(source: str, options: SourceOptions) -> Iterator[SourceItem]:
+    """Samples of a folder of images, or else of what ``load_dataset`` takes.
+
+    Raises:
+        BadInput: ``source`` is neither, or its captions or columns do not fit.
+    """
+    folder = Path(source)
+    image, text = options.image_column, options.text_column
+    if options.captions is not None or next(_images_in(folder), None) is not None:
+        return from_folder(folder, options.captions, image_column=image, text_column=text)
+    image = image or IMAGE_FEATURE
+    rows = load_rows(source, config=options.config, split=options.split, image_column=image)
+    return from_dataset(rows, image_column=image, text_column=text, key_column=options.key_column)
 
 
 def from_folder(
@@ -148,7 +183,7 @@ def _bytes_of(text: str) -> bytes:
 def from_dataset(
     rows: Iterable[Mapping[str, Any]],
     *,
-    image_column: str = "image",
+    image_column: str = IMAGE_FEATURE,
     text_column: str | None = None,
     key_column: str | None = None,
 ) -> Iterator[SourceItem]:
