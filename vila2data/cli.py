@@ -278,10 +278,12 @@ def report(
     """Writes one self-contained page: facts, tables, length distributions, and images with their
     captions.
     """
-    from .commands import report_command
+    from .console import say
+    from .report import write_report
 
     chosen = [key for key in keys.split(",") if key]
-    report_command(builds, out, corpus=corpus, samples=samples, keys=chosen, seed=seed)
+    write_report(builds, out, corpus=corpus, samples=samples, keys=chosen, seed=seed)
+    say(f"wrote {out}")
 
 
 @app.command()

@@ -187,19 +187,3 @@ def show_build(target: Path) -> None:
     ]
     columns = ["step", "read", "written", "rejected", "not sampled"]
     show_table(columns, steps, title="Where the rows went")
-
-
-def report_command(
-    builds: Sequence[Path],
-    out: Path,
-    *,
-    corpus: Path | None,
-    samples: int,
-    keys: Sequence[str],
-    seed: int,
-) -> None:
-    """Writes the page of one or more builds."""
-    from .report import write_report
-
-    write_report(builds, out, corpus=corpus, samples=samples, keys=keys, seed=seed)
-    say(f"wrote {out}")
