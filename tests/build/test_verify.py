@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from making import do, make_corpus, write_recipe
+
 from vila2data.build.manifest import read_manifest
 from vila2data.build.verify import verify
 from vila2data.errors import BuildError
