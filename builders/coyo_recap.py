@@ -21,10 +21,11 @@ from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched, streamed, work_connection
 from vila2data.build.views import sql_list
 from vila2data.conversation import Answer, compose
+from vila2data.corpus.identity import corpus_source
 from vila2data.corpus.read import list_shards
 from vila2data.errors import BadInput
 from vila2data.prompts import template
-from vila2data.recaption.ledger import Counts, Ledger, fingerprint_of
+from vila2data.recaption.ledger import Counts, Ledger
 from vila2data.recaption.run import scan
 from vila2data.recaption.spec import LimitRules, RecaptionSpec
 from vila2data.recipe import RecipePath
@@ -235,7 +236,7 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             originals = [(work / ORIGINAL / "shards" / "*.parquet").as_posix()]
             configs += [ORIGINAL, ORIGINAL + REJECTS_SUFFIX]
         captions = {c: _files_of(recipe.base, c) for c in carried if recipe.base and _is_caption(c)}
-        sources: list[Mapping[str, Any]] = [_corpus_source(recipe.corpus, shards)]
+        sources: list[Mapping[str, Any]] = [corpus_source(recipe.corpus, shards)]
         for folder in _runs(recipe):
             ledger = Ledger.open(folder)
             config = _config_of(ledger)
@@ -319,14 +320,3 @@ def _config_of(ledger: Ledger) -> str:
 
 def _step(name: str, counts: Counts) -> FunnelStep:
     return FunnelStep(name, counts.read, counts.written, counts.rejected, counts.not_sampled)
-
-
-def _corpus_source(corpus: Path, shards: Sequence[Path]) -> dict[str, Any]:
-    sizes = {shard.name: shard.stat().st_size for shard in shards}
-    listed = "\n".join(f"{name} {size}" for name, size in sizes.items())
-    return {
-        "corpus": corpus.name,
-        "shards": len(shards),
-        "bytes": sum(sizes.values()),
-        "fingerprint": fingerprint_of({"shards": listed}),
-    }

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from feeding import STYLES, styled
 from making import make_picture
 from PIL import Image
+from strangers import picture
 
 from vila2data.engines import Request, Result, Sampling
 from vila2data.engines.checkpoint import folder_revision
@@ -282,3 +284,16 @@ def test_the_global_generator_is_left_alone(tiny_llava: Path) -> None:
     before = torch.random.get_rng_state()
     list(engine.generate(requests_of(3, 1.0)))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("adds_start", [True, False])
+@pytest.mark.parametrize("style", ["vicuna", "llama3"])
+def test_a_template_that_writes_the_start_token_gets_no_second_one(
+    style: str, adds_start: bool
+) -> None:
+    engine = object.__new__(TransformersEngine)  # what is fed, without a model to feed
+    engine._processor = styled(style, adds_start=adds_start)
+    engine._tokenizer, engine._template = engine._processor.tokenizer, STYLES[style][0]
+    ids = engine._inputs([request_of(0), request_of(1)], [picture(0), picture(1)])["input_ids"]
+    expected = 1 if adds_start or style == "llama3" else 0
+    assert (ids == engine._tokenizer.bos_token_id).sum(dim=1).tolist() == [expected] * 2

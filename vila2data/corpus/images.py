@@ -46,6 +46,7 @@ _UPRIGHT = {
 _TRANSPOSED = frozenset({5, 6, 7, 8})
 _MAY_TELL_ORIENTATION = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
 _MAX_DETAIL_CHARS = 300
+_MAX_ASPECT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,18 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
     if orientation in _TRANSPOSED:
         width, height = height, width
     return ImageHeader(image.format or "", width, height, upright=orientation == 1)
+
+
+def refuse_narrow(width: int, height: int) -> None:
+    """Refuses threads: processors that bring the short side to a fixed length, or pad to a square,
+    would blow them up without bound.
+
+    Raises:
+        ImageRefused: with reason ``image_too_narrow``.
+    """
+    if max(width, height) > _MAX_ASPECT * min(width, height):
+        detail = f"{width} x {height}, at most {_MAX_ASPECT} to 1"
+        raise ImageRefused(Problem("image_too_narrow", detail))
 
 
 def decode(data: bytes, limits: ImageLimits) -> Image.Image:

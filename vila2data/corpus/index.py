@@ -7,8 +7,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from vila2data.errors import CorpusError, RunFailed
 
@@ -19,6 +21,15 @@ from .tar import TarDamaged, members_of
 _SCHEMA = "CREATE TABLE images (key TEXT, shard INTEGER, start INTEGER, bytes INTEGER)"
 _INDEX = "CREATE INDEX by_key ON images (key)"
 _VERSION = 2
+_KEYS_PER_QUERY = 1000
+
+
+class Location(NamedTuple):
+    """Where an image lies: position of its tar, first byte, number of bytes."""
+
+    shard: int
+    start: int
+    bytes: int
 
 
 def cache_folder() -> Path:
@@ -47,8 +58,7 @@ class CorpusIndex:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_connection": None}
 
-    def images(self, key: str) -> Iterator[bytes]:
-        """Bytes of each image with that key, in order of the shards; most keys have one."""
+    def _opened(self) -> sqlite3.Connection:
         if self._connection is None or self._process != os.getpid():
             # A connection must not be carried over a fork, as data loaders make them. The threads
             # of a data loader share one; sqlite serialises them.
@@ -56,13 +66,35 @@ class CorpusIndex:
             self._connection = sqlite3.connect(
                 f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
             )
-        rows = self._connection.execute(
-            "SELECT shard, start, bytes FROM images WHERE key = ? ORDER BY shard, start", (key,)
-        ).fetchall()
-        for shard, start, count in rows:
-            with self.shards[shard].open("rb") as file:
-                file.seek(start)
-                yield file.read(count)
+        return self._connection
+
+    def locate(self, keys: Iterable[str]) -> dict[str, list[Location]]:
+        """Where the images of many keys lie, in order of the shards; keys without one are left
+        out.
+        """
+        found: dict[str, list[Location]] = {}
+        waiting = iter(keys)
+        while some := list(islice(waiting, _KEYS_PER_QUERY)):
+            marks = ", ".join("?" * len(some))
+            rows = self._opened().execute(
+                f"SELECT key, shard, start, bytes FROM images WHERE key IN ({marks}) "
+                "ORDER BY shard, start",
+                some,
+            )
+            for key, shard, start, count in rows:
+                found.setdefault(key, []).append(Location(shard, start, count))
+        return found
+
+    def read(self, location: Location) -> bytes:
+        """The bytes at a location."""
+        with self.shards[location.shard].open("rb") as file:
+            file.seek(location.start)
+            return file.read(location.bytes)
+
+    def images(self, key: str) -> Iterator[bytes]:
+        """Bytes of each image with that key, in order of the shards; most keys have one."""
+        for location in self.locate([key]).get(key, []):
+            yield self.read(location)
 
     def image(self, key: str, image_sha256: str) -> bytes:
         """The image with that key and hash.

@@ -9,14 +9,12 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
 
 from vila2data import registry
-from vila2data.corpus.images import ImageLimits, ImageRefused, Problem, decode
+from vila2data.corpus.images import ImageLimits, decode, refuse_narrow
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
 
 OWN_SETTING: Final[JsonDict] = {"shapes_text": False}
 """``json_schema_extra`` of a setting that does not shape the text."""
-
-_MAX_ASPECT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +49,11 @@ class Request:
         """The image as RGB, upright.
 
         Raises:
-            ImageRefused: it cannot be decoded within the limits, or is a thread: processors that
-                bring the short side to a fixed length would blow the long one up without bound.
+            ImageRefused: it cannot be decoded within the limits, or is too narrow.
         """
         given = self.image
         picture = decode(given, self.limits) if isinstance(given, bytes) else given.convert("RGB")
-        width, height = picture.size
-        if max(width, height) > _MAX_ASPECT * min(width, height):
-            detail = f"{width} x {height}, at most {_MAX_ASPECT} to 1"
-            raise ImageRefused(Problem("image_too_narrow", detail))
+        refuse_narrow(*picture.size)
         return picture
 
 

@@ -187,7 +187,10 @@ class TransformersEngine:
             return None
         texts = [self._chat(request.prompt) for request in requests]
         images = [[picture] for picture in pictures]
-        return self._processor(images=images, text=texts, padding=True, return_tensors="pt")
+        # A template that writes the start token itself must not get a second one.
+        start = self._tokenizer.bos_token
+        own = {"add_special_tokens": False} if start and texts[0].startswith(start) else {}
+        return self._processor(images=images, text=texts, padding=True, return_tensors="pt", **own)
 
     def _chat(self, prompt: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
