@@ -1,8 +1,10 @@
 import textwrap
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from vila2data.errors import RecipeError
 from vila2data.recipe import find_recipe, load_recipe, shipped_recipes
@@ -151,17 +153,56 @@ def test_a_recipe_that_does_not_exist_names_the_shipped_ones(tmp_path: Path) -> 
         find_recipe("../../secrets")
 
 
-def test_every_shipped_recipe_is_valid_and_says_what_it_makes(tmp_path: Path) -> None:
+def test_every_shipped_recipe_is_valid_and_says_what_it_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     names = shipped_recipes()
-    assert len(names) >= 4
+    assert len(names) >= 11
     for name in names:
         folder = Path(str(files("vila2data.recipes")))
         first = (folder / f"{name}.yaml").read_text().splitlines()
         assert first[0].startswith("# "), name
         assert any(line.startswith("#   vila2data ") for line in first[:5]), name
-        here = ["corpus=.", "recaption.engine.model=m"]
-        recipe = load_recipe(name, [*here, "base=null"])
-        assert recipe.recaption.engine.model == "m"
+        content = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        if "feed" in content:
+            check_stage(name, content)
+        else:
+            here = ["corpus=.", "recaption.engine.model=m"]
+            recipe = load_recipe(name, [*here, "base=null"])
+            assert recipe.recaption.engine.model == "m"
+
+
+def check_stage(name: str, content: Any) -> None:
+    """Reads a recipe of training where its inputs are there."""
+    from vila2data.recipe import parse_recipe
+    from vila2data.training.presets import load_presets
+    from vila2data.training.recipe import TrainRecipe
+
+    places = [s.get(key) for s in content["feed"]["sources"] for key in ("build", "corpus")]
+    for place in filter(None, [content["model"].get("checkpoint"), *places]):
+        Path(place).mkdir(parents=True, exist_ok=True)
+    recipe = parse_recipe(TrainRecipe, name)
+    preset = load_presets()[content["preset"]]
+    assert list(recipe.trains) == preset["trains"]
+    told = recipe.optimisation.model_dump()
+    assert {key: told[key] for key in preset["optimisation"]} == preset["optimisation"], name
+
+
+def test_pretrain_documents_every_field() -> None:
+    from vila2data.training.architectures.spec import ModelSpec
+    from vila2data.training.feed.spec import FeedSpec, SourceSpec
+    from vila2data.training.recipe import TrainRecipe
+
+    content = yaml.safe_load(find_recipe("vila2/pretrain").read_text())
+    assert set(content) == set(TrainRecipe.model_fields)
+    assert set(content["model"]) == set(ModelSpec.model_fields)
+    assert set(content["feed"]) == set(FeedSpec.model_fields)
+    assert set(content["feed"]["sources"][0]) == set(SourceSpec.model_fields)
+    for name in ("optimisation", "hardware", "checkpoints", "logging"):
+        model = TrainRecipe.model_fields[name].annotation
+        assert model is not None
+        assert set(content[name]) == set(model.model_fields), name
 
 
 def test_shipped_recipes_are_found_from_any_folder(
@@ -178,8 +219,6 @@ def test_shipped_recipes_are_found_from_any_folder(
 
 def test_round1_documents_every_field(tmp_path: Path) -> None:
     """A recipe that names every key, so that a user need not look elsewhere."""
-    import yaml
-
     from vila2data.builders.coyo_recap import CoyoRecapRecipe
     from vila2data.engines.transformers import TransformersConfig
     from vila2data.recaption.spec import RecaptionSpec

@@ -4,23 +4,33 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from .shown import shown
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
 
+class Advance(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, count: int, told: str = "") -> None:
+        """Adds ``count`` units of finished work; ``told`` stands beside the bar."""
+
+
 @contextmanager
-def progress(what: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def progress(
+    what: str, *, total: int | None, unit: str | None, begun: int = 0
+) -> Iterator[Advance]:
     """A bar with rate and remaining time on stderr; silent where stderr is no terminal.
 
     Args:
         what: is done.
         total: units of work, None where that is not known.
-        unit: name of a unit, plural.
+        unit: name of a unit, plural; no rate is shown where None.
+        begun: units that were finished before.
     """
     from rich.console import Console
     from rich.progress import (
@@ -37,6 +47,7 @@ def progress(what: str, *, total: int | None, unit: str) -> Iterator[Callable[[i
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[told]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
@@ -44,11 +55,12 @@ def progress(what: str, *, total: int | None, unit: str) -> Iterator[Callable[[i
         transient=True,
     )
     with bar:
-        number = bar.add_task(what, total=total, rate="")
+        number = bar.add_task(what, total=total, completed=begun, rate="", told="")
 
-        def advance(count: int) -> None:
+        def advance(count: int, told: str = "") -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(number, advance=count, rate=f"{speed:,.1f} {unit}/s" if speed else "")
+            rate = f"{speed:,.1f} {unit}/s" if speed and unit else ""
+            bar.update(number, advance=count, rate=rate, told=told)
 
         yield advance
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from .errors import BadInput, RunFailed
 
 _CHUNK_BYTES = 1 << 20
+_FULL_SIGNS = ("No space left", "Not enough disk space")
 
 
 @contextmanager
@@ -46,6 +47,17 @@ def raise_if_full(error: OSError, path: Path) -> None:
             f"no space left while writing {path}; nothing finished is lost: "
             "free some space and run the same command again"
         ) from error
+
+
+def raise_if_full_within(error: BaseException, target: Path) -> None:
+    """Raises ``RunFailed`` where the disk was full: libraries wrap what the system said."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            raise_if_full(cause, target)
+        if any(sign in str(cause) for sign in _FULL_SIGNS):
+            raise_if_full(OSError(errno.ENOSPC, str(cause)), target)
+        cause = cause.__cause__ or cause.__context__
 
 
 def write_text(path: Path, text: str) -> None:

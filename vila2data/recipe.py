@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path, PurePath
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
@@ -18,6 +18,10 @@ Location = tuple[str | int, ...]
 RecipeType = TypeVar("RecipeType", bound="Recipe")
 
 VERSION_PATTERN = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"
+
+BUILDER_MARK = "builder"
+FEED_MARK = "feed"
+_COMMANDS = {BUILDER_MARK: "`vila2data build`", FEED_MARK: "`vila2data train`"}
 
 
 def _stays(path: Path) -> Path:
@@ -53,9 +57,10 @@ class Block(BaseModel):
 
 
 class Recipe(Block):
-    """Base of a whole recipe; ``builder`` names the entry point that it is for."""
+    """Base of a whole recipe."""
 
-    builder: str
+    MARK: ClassVar[str | None] = None
+    """Key that recipes of this kind have and others do not."""
 
     def problems(self) -> list[str]:
         """What keeps the recipe from starting that its text alone does not show, such as a missing
@@ -112,6 +117,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Any:
     """
     file = find_recipe(name)
     parsed = _parse(file, overrides)
+    _refuse_other_kinds(file, parsed, BUILDER_MARK)
     builder = parsed.content.get("builder")
     known = registry.names("builders")
     if builder not in known:
@@ -131,7 +137,19 @@ def parse_recipe(
         RecipeError: with every mistake, each with file, line and key path.
     """
     file = find_recipe(name)
-    return _validated(model, file, _parse(file, overrides))
+    parsed = _parse(file, overrides)
+    _refuse_other_kinds(file, parsed, model.MARK)
+    return _validated(model, file, parsed)
+
+
+def _refuse_other_kinds(file: Path, parsed: _Parsed, wanted: str | None) -> None:
+    if wanted is None or wanted in parsed.content:
+        return
+    for mark, command in _COMMANDS.items():
+        if mark in parsed.content:
+            raise RecipeError(
+                f"{file}: is a recipe for {command}: it has the key '{mark}' and no '{wanted}'"
+            )
 
 
 def _validated(model: type[RecipeType], file: Path, parsed: _Parsed) -> RecipeType:
@@ -171,7 +189,8 @@ def _parse(file: Path, overrides: Sequence[str]) -> _Parsed:
         raise RecipeError(f"{file}: {' '.join(str(error).split())}") from error
     for override in overrides:
         mistakes += _override(content, override)
-        places[tuple(override.partition("=")[0].split("."))] = f"--set {override}"
+        keys = override.partition("=")[0].split(".")
+        places[tuple(int(key) if key.isdecimal() else key for key in keys)] = f"--set {override}"
     return _Parsed(content, places, mistakes)
 
 
@@ -200,16 +219,25 @@ def _override(content: dict[str, Any], override: str) -> list[str]:
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", path):
         return [f"--set {override}: must have the form key.path=value"]
     *parents, last = path.split(".")
-    block = content
+    block: Any = content
     for name in parents:
-        block = block.setdefault(name, {})
-        if not isinstance(block, dict):
+        if isinstance(block, list):
+            block = block[int(name)] if _is_item(block, name) else None
+        else:
+            block = block.setdefault(name, {})
+        if not isinstance(block, dict | list):
             return [f"--set {override}: '{name}' is a value, not a block"]
+    if isinstance(block, list) and not _is_item(block, last):
+        return [f"--set {override}: '{last}' is no item of the list; it has {len(block)}, from 0"]
     try:
-        block[last] = yaml.safe_load(value)
+        block[int(last) if isinstance(block, list) else last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         return [f"--set {override}: {' '.join(str(error).split())}"]
     return []
+
+
+def _is_item(items: list[Any], name: str) -> bool:
+    return name.isdecimal() and int(name) < len(items)
 
 
 def _mistake(file: Path, parsed: _Parsed, model: type[BaseModel], error: Any) -> str:

@@ -1,6 +1,5 @@
 """Writes a build: beside its place, whole, then renamed into it."""
 
-import errno
 import os
 import platform
 import shutil
@@ -22,7 +21,7 @@ from vila2data.errors import (
     SchemaMismatch,
     Vila2DataError,
 )
-from vila2data.files import file_sha256, link_or_copy, raise_if_full, sync, write_text
+from vila2data.files import file_sha256, link_or_copy, raise_if_full_within, sync, write_text
 from vila2data.schema import SCHEMA_VERSION, check_table, features_of
 
 from .builder import Builder, OnRows, Prepared
@@ -33,7 +32,6 @@ from .recipe import BuildRecipe
 from .views import connect
 
 SPLIT = "train"
-_FULL_SIGNS = ("No space left", "Not enough disk space")
 _PACKAGES = (
     "vila2data",
     "datasets",
@@ -84,7 +82,7 @@ def write_build(
             content.rename(target)
             sync(target.parent)
     except (OSError, duckdb.Error, DatasetGenerationError) as error:
-        _raise_if_full(error, target)
+        raise_if_full_within(error, target)
         raise
     return target
 
@@ -95,17 +93,6 @@ def refuse_existing(target: Path) -> None:
         raise BuildError(
             f"{target} exists, and versions never change: give the recipe a new version"
         )
-
-
-def _raise_if_full(error: BaseException, target: Path) -> None:
-    """Raises ``RunFailed`` where the disk was full: libraries wrap what the system said."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError):
-            raise_if_full(cause, target)
-        if any(sign in str(cause) for sign in _FULL_SIGNS):
-            raise_if_full(OSError(errno.ENOSPC, str(cause)), target)
-        cause = cause.__cause__ or cause.__context__
 
 
 @contextmanager

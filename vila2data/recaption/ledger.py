@@ -13,18 +13,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from vila2data.corpus.images import ImageLimits
 from vila2data.corpus.read import ReadLimits, read_shard
 from vila2data.errors import CorpusError, CountsDoNotBalance, RunRefused
-from vila2data.files import appearing, raise_if_full, write_text
+from vila2data.files import appearing, raise_if_full
+from vila2data.runfolder import (
+    fingerprint_of,
+    locked,
+    read_shaping,
+    refuse_differences,
+    write_shaping,
+)
 
 _COUNTS_KEY = b"vila2data.counts"
 
@@ -64,11 +69,6 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def fingerprint_of(shaping: Mapping[str, Any]) -> str:
-    """Hash of everything that shapes the texts of a run."""
-    return sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
-
-
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The finished shards of a run."""
@@ -83,10 +83,10 @@ class Ledger:
         Raises:
             RunRefused: the folder holds none.
         """
-        file = folder / "run.json"
-        if not file.is_file():
+        shaping = read_shaping(folder)
+        if shaping is None:
             raise RunRefused(f"{folder}: holds no run; `vila2data recaption RECIPE` makes one")
-        return cls(folder, json.loads(file.read_text(encoding="utf-8"))["shaping"])
+        return cls(folder, shaping)
 
     @classmethod
     def create(cls, folder: Path, shaping: Mapping[str, Any]) -> "Ledger":
@@ -95,19 +95,13 @@ class Ledger:
         Raises:
             RunRefused: the folder's run has another fingerprint; each difference is named.
         """
-        file = folder / "run.json"
-        if not file.is_file():
-            content = {"fingerprint": fingerprint_of(shaping), "shaping": shaping}
+        if read_shaping(folder) is None:
             with cls(folder, shaping).locked():
-                if not file.is_file():  # another process may have been faster
-                    write_text(file, json.dumps(content, indent=2, sort_keys=True) + "\n")
+                if read_shaping(folder) is None:  # another process may have been faster
+                    write_shaping(folder, shaping)
         begun = cls.open(folder)
-        differences = _differences(begun.shaping, shaping)
-        if differences:
-            raise RunRefused(
-                f"{folder} was begun with other settings: {'; '.join(differences)}. "
-                "Set them back, or give another run folder"
-            )
+        remedy = "Set them back, or give another run folder"
+        refuse_differences(folder, begun.shaping, shaping, remedy=remedy)
         return begun
 
     @contextmanager
@@ -118,20 +112,13 @@ class Ledger:
             RunRefused: another process holds it.
             RunFailed: the disk is full.
         """
-        try:
-            (self.folder / "shards").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise_if_full(error, self.folder)
-            raise
-        lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RunRefused(f"{self.folder}: another process works on this run") from error
-        try:
+        with locked(self.folder):
+            try:
+                (self.folder / "shards").mkdir(exist_ok=True)
+            except OSError as error:
+                raise_if_full(error, self.folder)
+                raise
             yield
-        finally:
-            lock.release()
 
     @property
     def fingerprint(self) -> str:
@@ -212,20 +199,3 @@ class Ledger:
                 "run `vila2data recaption` again"
             )
         return sum((counts for counts in found if counts is not None), Counts())
-
-
-def _differences(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    old, new = dict(_flat(begun)), dict(_flat(json.loads(json.dumps(asked))))
-    return [
-        f"{name}: {old.get(name, 'not set')} in the run, {new.get(name, 'not set')} now"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

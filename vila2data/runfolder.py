@@ -1,0 +1,94 @@
+"""The folder of a run: bound to what shapes its result, and to one process at a time."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .errors import RunRefused
+from .files import raise_if_full, write_text
+
+RUN_FILE = "run.json"
+_LOCK_FILE = ".lock"
+
+
+def fingerprint_of(shaping: Mapping[str, Any]) -> str:
+    """Hash of everything that shapes the result of a run."""
+    return sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def read_shaping(folder: Path) -> Mapping[str, Any] | None:
+    """What the run in ``folder`` is bound to, None where no run was begun there."""
+    file = folder / RUN_FILE
+    if not file.is_file():
+        return None
+    shaping: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))["shaping"]
+    return shaping
+
+
+def write_shaping(folder: Path, shaping: Mapping[str, Any]) -> None:
+    """Binds a new run to ``shaping``.
+
+    Raises:
+        RunFailed: the disk is full.
+    """
+    content = {"fingerprint": fingerprint_of(shaping), "shaping": shaping}
+    write_text(folder / RUN_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def refuse_differences(
+    folder: Path, begun: Mapping[str, Any], asked: Mapping[str, Any], *, remedy: str
+) -> None:
+    """Raises ``RunRefused`` where a run was begun with other settings; each is named."""
+    old, new = dict(_flat(begun)), dict(_flat(json.loads(json.dumps(asked))))
+    differences = [
+        f"{name}: {old.get(name, 'not set')} in the run, {new.get(name, 'not set')} now"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if differences:
+        raise RunRefused(
+            f"{folder} was begun with other settings: {'; '.join(differences)}. {remedy}"
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process off the run; the lock goes with its process. A folder in which nothing
+    was written is removed again.
+
+    Raises:
+        RunRefused: another process holds it, or there can be no such folder.
+        RunFailed: the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise_if_full(error, folder)
+        raise RunRefused(f"{folder}: cannot be made a folder: {error.strerror}") from error
+    lock = FileLock(folder / _LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunRefused(f"{folder}: another process works on this run") from error
+    try:
+        yield
+    finally:
+        if [path.name for path in folder.iterdir()] == [_LOCK_FILE]:
+            (folder / _LOCK_FILE).unlink()
+            folder.rmdir()
+        lock.release()
