@@ -1,16 +1,32 @@
 # make quickstart   environment, then the main job: offline, on a CPU
 # make test         environment, then all tests
+# make test-vllm    an environment with vLLM, then the tests that need it
 PYTHON ?= python3
 BIN := .venv/bin
+VLLM_BIN := .venv-vllm/bin
+# environment/: what its files say
+HOOK := environment/torchvision_beside_cpu_torch.py environment/torchvision_beside_cpu_torch.pth
+SITE = $$($(1)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-.PHONY: setup quickstart test lint types bench chromium clean
+.PHONY: setup quickstart test test-vllm lint types bench chromium clean
 
 setup: .venv/.installed
 
-.venv/.installed: setup.cfg pyproject.toml constraints.txt
+.venv/.installed: setup.cfg pyproject.toml constraints.txt $(HOOK)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	cp $(HOOK) $(call SITE,$(BIN))
+	touch $@
+
+# Without dependencies, since the list is complete: it leaves out torchaudio and torchcodec, which vLLM names, whose
+# wheels do not load beside a CPU torch, and which only sound and video need.
+.venv-vllm/.installed: setup.cfg pyproject.toml constraints-vllm.txt $(HOOK)
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/python -m pip install --quiet --upgrade pip
+	$(VLLM_BIN)/python -m pip install --quiet --no-deps --requirement constraints-vllm.txt
+	$(VLLM_BIN)/python -m pip install --quiet --no-deps --editable .
+	cp $(HOOK) $(call SITE,$(VLLM_BIN))
 	touch $@
 
 # The page of `vila2data report` is opened in a browser by one test; where none can be installed it is skipped.
@@ -27,6 +43,9 @@ quickstart: setup
 test: setup chromium
 	$(BIN)/python -m pytest
 
+test-vllm: .venv-vllm/.installed
+	$(VLLM_BIN)/python -m pytest tests/vllm
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +57,4 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv quickstart build dist *.egg-info
+	rm -rf .venv .venv-vllm quickstart build dist *.egg-info

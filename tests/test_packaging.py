@@ -51,7 +51,7 @@ def test_constraints_hold_every_requirement_of_the_development_environment() -> 
             pinned[canonicalize_name(requirement.name)] = next(iter(requirement.specifier)).version
     needed = setup_cfg()["options"]["install_requires"]
     extras = setup_cfg()["options.extras_require"]
-    for block in (needed, *(extras[e] for e in ("openai", "vlm", "report", "dev"))):
+    for block in (needed, *(extras[e] for e in ("openai", "vlm", "train", "report", "dev"))):
         for line in block.splitlines():
             if line and not line.startswith(("#", "vila2data")):
                 requirement = Requirement(line)
@@ -63,7 +63,7 @@ def test_builders_engines_and_commands_are_registered() -> None:
     for kind, names in (
         ("builders", {"coyo-recap"}),
         ("engines", {"openai", "replay", "transformers"}),
-        ("commands", {"quickstart"}),
+        ("commands", {"quickstart", "train"}),
     ):
         assert names <= {point.name for point in entry_points(group=f"vila2data.{kind}")}
 
@@ -113,6 +113,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(dist: Path) -> None:
         "vila2data/report/templates/report.html.jinja",
         "vila2data/recipes/coyo_recap/round1.yaml",
         "vila2data/builders/coyo_recap.py",
+        "vila2data/training/presets.yaml",
         "vila2data/training/quickstart.py",
     ):
         assert needed in names
@@ -141,6 +142,9 @@ def test_the_wheel_works_outside_the_checkout(dist: Path, tmp_path: Path) -> Non
     # -S keeps .pth files, and with them the editable install, out.
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); sys.path.append({str(packages)!r})\n"
+        # what a .pth file would do: see environment/
+        "from importlib.util import find_spec\n"
+        "if find_spec('torchvision_beside_cpu_torch'): import torchvision_beside_cpu_torch\n"
         "import vila2data, vila2data.recipe\n"
         f"assert vila2data.__file__.startswith({str(site)!r}), vila2data.__file__\n"
         "print(vila2data.recipe.shipped_recipes())\n"

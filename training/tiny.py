@@ -3,10 +3,13 @@ can run it.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
+
+    from .architectures.spec import ModelSpec
 
 _WORDS = """
 a the one two three red green blue yellow white black gray small large round square tall flat circle
@@ -21,7 +24,8 @@ _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }} : "
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT :{% endif %}"
+    "{% endfor %}{% if message['role'] == 'assistant' %}{{ eos_token }} {% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT :{% endif %}"
 )
 _IMAGE_SIDE_PX = 32
 _PATCH_SIDE_PX = 8
@@ -45,51 +49,48 @@ def make_tiny_llava(folder: Path, *, seed: int = 0) -> Path:
     """
     from vila2data.optional import require
 
+    from .architectures.assemble import assemble
+    from .architectures.save import save_checkpoint
+
     torch = require("torch", extra="vlm")
-    transformers = require("transformers", extra="vlm")
     if (folder / "processor_config.json").is_file():
         return folder
-    tokenizer = _tokenizer()
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(
-            hidden_size=_WIDTH,
-            intermediate_size=2 * _WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=_IMAGE_SIDE_PX,
-            patch_size=_PATCH_SIDE_PX,
-            projection_dim=_WIDTH,
-        ),
-        text_config=transformers.LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=_WIDTH,
-            intermediate_size=2 * _WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=1024,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(_IMAGE_SIDE_PX // _PATCH_SIDE_PX) ** 2,
-        vision_feature_layer=-1,
-    )
-    with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
+    with TemporaryDirectory() as parts:
+        tiny_tokenizer().save_pretrained(parts)
+        model, processor = assemble(_spec(parts, seed))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # the caller's state stays as it was
         torch.manual_seed(seed)
-        model = transformers.LlavaForConditionalGeneration(config)
         # Wide output weights: the best token leads by far more than rounding differs from batch to
         # batch. Tokens that must not be written get none, and so fall behind.
         torch.nn.init.normal_(model.lm_head.weight, std=0.45)
-        with torch.no_grad():
-            model.lm_head.weight[tokenizer.convert_tokens_to_ids(_UNWRITTEN)] = 0.0
-    model.save_pretrained(folder)
-    _processor(tokenizer).save_pretrained(folder)
+        model.lm_head.weight[processor.tokenizer.convert_tokens_to_ids(_UNWRITTEN)] = 0.0
+    save_checkpoint(model, processor, folder)
     return folder
 
 
-def _tokenizer() -> "PreTrainedTokenizerFast":
+def _spec(tokenizer: str, seed: int) -> "ModelSpec":
+    from .architectures.spec import ModelSpec
+
+    size = {
+        "hidden_size": _WIDTH,
+        "intermediate_size": 2 * _WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    images = {"image_size": _IMAGE_SIDE_PX, "patch_size": _PATCH_SIDE_PX}
+    return ModelSpec(
+        architecture="llava",
+        vision={"model_type": "clip_vision_model", **size, **images},
+        # vLLM's attention on a CPU wants heads of 32
+        language={"model_type": "llama", **size, "head_dim": 32, "max_position_embeddings": 2048},
+        tokenizer=tokenizer,
+        chat_template=_CHAT_TEMPLATE,
+        seed=seed,
+    )
+
+
+def tiny_tokenizer() -> "PreTrainedTokenizerFast":
+    """One token per word of a hundred words; what it does not know is ``<unk>``."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -106,22 +107,4 @@ def _tokenizer() -> "PreTrainedTokenizerFast":
         eos_token="</s>",
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
-        padding_side="left",
-    )
-
-
-def _processor(tokenizer: "PreTrainedTokenizerFast") -> "LlavaProcessor":
-    from transformers import CLIPImageProcessorPil, LlavaProcessor
-
-    side = _IMAGE_SIDE_PX
-    images = CLIPImageProcessorPil(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-    )
-    return LlavaProcessor(  # type: ignore[no-untyped-call]
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=_PATCH_SIDE_PX,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=_CHAT_TEMPLATE,
     )
