@@ -1,14 +1,15 @@
-"""Runs all benchmarks: ``python -m benchmarks [statistics] [pipeline] [memory]``."""
+"""Runs all benchmarks: ``python -m benchmarks [statistics] [pipeline] [memory] [feed]``."""
 
 import sys
 from collections.abc import Callable
 
-from . import memory, pipeline, statistics
+from . import feed, memory, pipeline, statistics
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "statistics": statistics.main,
     "pipeline": pipeline.main,
     "memory": memory.main,
+    "feed": feed.main,
 }
 
 

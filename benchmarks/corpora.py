@@ -41,8 +41,10 @@ class InstantEngine:
         pass
 
 
-def make_corpus(folder: Path, *, images: int, shards: int) -> Path:
-    """A corpus of different JPEG images of about 9 KB."""
+def make_corpus(
+    folder: Path, *, images: int, shards: int, size_px: tuple[int, int] = (SIDE_PX, SIDE_PX)
+) -> Path:
+    """A corpus of different JPEG images, of about 9 KB where they have the usual size."""
     rng = np.random.default_rng(0)
     base = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
 
@@ -50,7 +52,7 @@ def make_corpus(folder: Path, *, images: int, shards: int) -> Path:
         noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
         small = Image.fromarray(base // 2 + noise // 2)
         buffer = io.BytesIO()
-        small.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+        small.resize(size_px, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
         return buffer.getvalue()
 
     items = (

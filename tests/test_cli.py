@@ -42,13 +42,22 @@ def test_help_is_quick_and_names_every_command(cli: Cli) -> None:
         "report",
         "doctor",
         "quickstart",
+        "train",
     ):
         assert command in done.stdout
 
 
 @pytest.mark.parametrize(
     "command",
-    [["corpus", "pack"], ["corpus", "check"], ["recaption"], ["build"], ["verify"], ["report"]],
+    [
+        ["corpus", "pack"],
+        ["corpus", "check"],
+        ["recaption"],
+        ["build"],
+        ["verify"],
+        ["report"],
+        ["train"],
+    ],
 )
 def test_every_command_explains_itself(cli: Cli, command: list[str]) -> None:
     done = cli(*command, "--help")
