@@ -138,7 +138,7 @@ def test_a_changed_recipe_or_model_is_refused_with_each_difference(
         train(file, on_row=stop_after(3))
     with pytest.raises(RunRefused) as told:
         train(file, "trains=[projector]", "seed=3", "feed.sources.0.cap=9")
-    assert "feed.sources: " in str(told.value)
+    assert "feed.sources.0.cap: None in the run, 9 now" in str(told.value)
     assert "seed: 0 in the run, 3 now" in str(told.value)
     assert "trains: ['projector', 'language'] in the run, ['projector'] now" in str(told.value)
     assert str(told.value).endswith("Set them back, or give another `out`")
