@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from vila2data.build.builder import OnRows, Prepared
-from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, read_manifest
+from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest, read_manifest
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched, streamed, work_connection
 from vila2data.build.views import sql_list
@@ -265,18 +265,18 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         )
 
     @classmethod
-    def funnel(cls, connection: duckdb.DuckDBPyConnection, configs: list[str]) -> list[FunnelStep]:
+    def funnel(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[FunnelStep]:
         """Images that became conversations."""
-        return coyo_recap_rules.conversation_funnel(connection, configs)
+        return coyo_recap_rules.conversation_funnel(connection)
 
     @classmethod
-    def invariants(cls, connection: duckdb.DuckDBPyConnection, configs: list[str]) -> list[str]:
+    def invariants(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[str]:
         """What is wrong with the rows."""
-        return coyo_recap_rules.problems(connection, configs)
+        return coyo_recap_rules.problems(connection, manifest.configs)
 
     @classmethod
     def statistics(
-        cls, connection: duckdb.DuckDBPyConnection, configs: list[str]
+        cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest
     ) -> dict[str, Any]:
         """Table 1 by config, and the length of the training text, which is neither original nor
         recaption alone.

@@ -107,9 +107,7 @@ def problems(connection: duckdb.DuckDBPyConnection, configs: list[str]) -> list[
     return found
 
 
-def conversation_funnel(
-    connection: duckdb.DuckDBPyConnection, configs: list[str]
-) -> list[FunnelStep]:
+def conversation_funnel(connection: duckdb.DuckDBPyConnection) -> list[FunnelStep]:
     """Images that became conversations; those without any usable text did not, nor those that an
     engine could not decode.
     """

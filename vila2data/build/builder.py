@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from .manifest import FunnelStep
+from .manifest import FunnelStep, Manifest
 from .recipe import BuildRecipe
 
 if TYPE_CHECKING:
@@ -57,22 +57,23 @@ class Builder(Protocol):
 
     @classmethod
     def funnel(
-        cls, connection: "duckdb.DuckDBPyConnection", configs: list[str]
+        cls, connection: "duckdb.DuckDBPyConnection", manifest: Manifest
     ) -> list[FunnelStep]:
-        """Steps whose counts only the written tables show."""
+        """Steps whose counts only the written tables show; ``manifest`` has no funnel yet."""
         ...
 
     @classmethod
-    def invariants(cls, connection: "duckdb.DuckDBPyConnection", configs: list[str]) -> list[str]:
+    def invariants(cls, connection: "duckdb.DuckDBPyConnection", manifest: Manifest) -> list[str]:
         """What is wrong with the rows of a build, in words; empty where all is well.
 
-        Computed from the stored rows alone, by another path than the one that made them.
+        Computed from the stored rows, and from what the manifest says of the rules that they were
+        made by, on another path than the one that made them.
         """
         ...
 
     @classmethod
     def statistics(
-        cls, connection: "duckdb.DuckDBPyConnection", configs: list[str]
+        cls, connection: "duckdb.DuckDBPyConnection", manifest: Manifest
     ) -> dict[str, Any]:
         """Figures for the manifest and the card."""
         ...

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .manifest import REJECTS_SUFFIX, Manifest
 
+_CAPTIONS = "captions"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGER = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
 
@@ -36,7 +37,23 @@ def card_of(manifest: Manifest, about: str) -> str:
             for c in manifest.configs
         ],
         rejects_suffix=REJECTS_SUFFIX,
+        tables=_tables(manifest),
     )
+
+
+def _tables(manifest: Manifest) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and cells of what a data set counts beside captions."""
+    found = []
+    for name, rows in manifest.stats.items():
+        if name != _CAPTIONS and isinstance(rows, list) and rows:
+            columns = list(rows[0])
+            cells = [["–" if row[c] is None else str(row[c]) for c in columns] for row in rows]
+            found.append((_spoken(name).capitalize(), [_spoken(c) for c in columns], cells))
+    return found
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _paragraphs(text: str) -> str:
@@ -50,6 +67,7 @@ def _files_sha256(manifest: Manifest, config: str) -> str:
 
 def _header(manifest: Manifest) -> dict[str, Any]:
     rows = sum(file.rows for file in manifest.files)
+    captions = manifest.stats.get(_CAPTIONS)
     size = next((name for limit, name in (*_SIZES, *_LARGER) if rows < limit), "n>1B")
     configs = []
     for config in manifest.configs:
@@ -68,6 +86,6 @@ def _header(manifest: Manifest) -> dict[str, Any]:
         "pretty_name": f"{manifest.data_set} {manifest.version}",
         "license": manifest.license,
         "size_categories": [size],
-        "tags": ["vila2data", "image-text", "synthetic-captions"],
+        "tags": ["vila2data", "image-text", *(["synthetic-captions"] if captions else [])],
         "configs": configs,
     }

@@ -102,4 +102,4 @@ def _file_problems(build: Path, manifest: Manifest, file: BuildFile) -> list[str
 def _row_problems(build: Path, manifest: Manifest) -> list[str]:
     builder: type[Builder] = registry.load("builders", manifest.data_set)
     with connect(build) as connection:
-        return builder.invariants(connection, manifest.configs)
+        return builder.invariants(connection, manifest)

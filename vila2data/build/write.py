@@ -171,12 +171,12 @@ def _manifest(
         stats={},
     )
     with connect(content, manifest) as connection:
-        own = [*prepared.funnel, *builder.funnel(connection, manifest.configs)]
+        own = [*prepared.funnel, *builder.funnel(connection, manifest)]
         made_anew = {step.step for step in own}
         carried = [s for s in (base.funnel if base else []) if s.step not in made_anew]
         manifest.funnel.extend([*carried, *own])
-        stats = builder.statistics(connection, manifest.configs)
-        problems = builder.invariants(connection, manifest.configs)
+        stats = builder.statistics(connection, manifest)
+        problems = builder.invariants(connection, manifest)
     lost = [step.step for step in manifest.funnel if not step.balanced]
     if lost:
         raise CountsDoNotBalance(f"{content}: rows were lost or invented in {', '.join(lost)}")
