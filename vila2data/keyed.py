@@ -8,6 +8,11 @@ gives the same rows.
 from collections.abc import Mapping
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[np.uint64]
+
 _SEED_RANGE = 2**31  # some servers and generators take no more than a signed 32-bit seed
 
 
@@ -55,3 +60,33 @@ def keyed_choice(weights: Mapping[str, float], *parts: str | int) -> str:
 def sample_seed(dataset_seed: int, key: str, *, round: int, task: str, attempt: int) -> int:
     """The sampling seed of one attempt at one sample, in [0, 2**31)."""
     return keyed_hash(dataset_seed, key, round, task, attempt, "seed") % _SEED_RANGE
+
+
+def mixed(first: Keys, *others: Keys | int) -> Keys:
+    """A hash of each row of ``first`` and ``others``: draws for many at once, keyed as one by one.
+
+    Begin with a ``keyed_hash`` and mix in what tells the draws apart; the order counts.
+
+    Args:
+        first: (n,).
+        others: (n,), or one number for all.
+
+    Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+    """
+    found = first.astype(np.uint64)
+    for other in others:
+        part = np.atleast_1d(np.asarray(other, np.uint64))  # numbers warn of what arrays do not
+        found = _finalised(found + np.uint64(0x9E3779B97F4A7C15) ^ _finalised(part))
+    return found
+
+
+def _finalised(keys: Keys) -> Keys:
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return keys ^ (keys >> np.uint64(31))
+
+
+def uniform(keys: Keys) -> NDArray[np.float64]:
+    """A uniform number in [0, 1) of each key."""
+    numbers: NDArray[np.float64] = (keys >> np.uint64(11)).astype(np.float64) / 2**53
+    return numbers

@@ -10,13 +10,13 @@ from types import MappingProxyType
 import pyarrow as pa
 from datasets import Features, Image, List, Value
 
+from .build.manifest import REJECTS_SUFFIX
 from .errors import BadInput, SchemaMismatch
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TASKS = ("general", "spatial", "grounding", "ocr")
 FINISH_REASONS = ("stop", "length", "repetition", "error")
-REJECTS_SUFFIX = "-rejects"
 
 _STRING = Value("string")
 _INT32 = Value("int32")
@@ -111,17 +111,36 @@ RELATIONS = List(
 )
 """One per question-answer pair, in order; ``anchor`` -1 is the camera; ``gap`` metres."""
 
+INTRINSICS = List(_FLOAT32, length=9)
+"""Row-major, for pixels of an image of ``width`` x ``height``; what projects ``objects``."""
+
 _SPATIAL = {
     "id": _STRING,
     "image": Image(),
     "width": _INT32,
     "height": _INT32,
     "source": _STRING,
+    "intrinsics": INTRINSICS,
     "objects": OBJECTS,
     "relations": RELATIONS,
     "messages": MESSAGES,
     "flip_safe": Value("bool"),
 }
+
+SPATIAL_REJECT = Features(
+    {
+        "id": _STRING,
+        "source": _STRING,
+        "image_path": _STRING,
+        "object": _INT32,
+        "category": _STRING,
+        "reject_reason": _STRING,
+        "detail": _STRING,
+    }
+)
+"""A scene that was not used, or one box of it: ``object`` is its place in the source's list, and
+null where the scene as a whole is meant.
+"""
 
 GROUNDED_NARRATION = Features(
     {
@@ -162,6 +181,7 @@ SCENES = Features(
         "image_sha256": _STRING,
         "width": _INT32,
         "height": _INT32,
+        "intrinsics": INTRINSICS,
         "objects": OBJECTS,
         "alt_text": _STRING,
         "reference": _STRING,
@@ -191,7 +211,11 @@ _INSTRUCT_FORMS = ((r".*", INSTRUCT), (r".*", INSTRUCT_PATHS))
 _TABLES: MappingProxyType[str, tuple[tuple[str, Features], ...]] = MappingProxyType(
     {
         "coyo-recap": _COYO_RECAP,
-        "spatial-relation-qa": ((r".*", SPATIAL_RELATION_QA), (r".*", SPATIAL_RELATION_QA_PATHS)),
+        "spatial-relation-qa": (
+            (rf".*{REJECTS_SUFFIX}", SPATIAL_REJECT),
+            (rf".*(?<!{REJECTS_SUFFIX})", SPATIAL_RELATION_QA),
+            (rf".*(?<!{REJECTS_SUFFIX})", SPATIAL_RELATION_QA_PATHS),
+        ),
         "grounded-narration": ((r"short|long", GROUNDED_NARRATION),),
         "ocr-blend": _INSTRUCT_FORMS,
         "llava-instruct": _INSTRUCT_FORMS,
