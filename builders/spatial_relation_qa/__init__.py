@@ -1,0 +1,1 @@
+"""``spatial-relation-qa``: conversations about where things are, from annotated 3D boxes."""
