@@ -167,6 +167,8 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_makes(
         content = yaml.safe_load((folder / f"{name}.yaml").read_text())
         if "feed" in content:
             check_stage(name, content)
+        elif "sources" in content:
+            check_sources(name, content)
         else:
             here = ["corpus=.", "recaption.engine.model=m"]
             recipe = load_recipe(name, [*here, "base=null"])
@@ -187,6 +189,39 @@ def check_stage(name: str, content: Any) -> None:
     assert list(recipe.trains) == preset["trains"]
     told = recipe.optimisation.model_dump()
     assert {key: told[key] for key in preset["optimisation"]} == preset["optimisation"], name
+
+
+def check_sources(name: str, content: Any) -> None:
+    """Reads a recipe of 3D boxes where its inputs are there."""
+    for source in content["sources"]:
+        path = Path(source["path"])
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+        for place in filter(None, [source.get("images"), None if path.suffix else path]):
+            Path(place).mkdir(parents=True, exist_ok=True)
+    (Path("kitti/training/label_2")).mkdir(parents=True, exist_ok=True)
+    (Path("kitti/training/label_2/000000.txt")).touch()
+    recipe = load_recipe(
+        name,
+        [f"sources={yaml.safe_dump([s for s in content['sources'] if s['layout'] != 'nuscenes'])}"],
+    )
+    assert recipe.sources[0].name in ("sunrgbd", "kitti")
+
+
+def test_omni3d_documents_every_field() -> None:
+    from vila2data.builders.spatial_relation_qa.recipe import SpatialRelationQARecipe
+    from vila2data.builders.spatial_relation_qa.sources.omni3d import Omni3D
+
+    content = yaml.safe_load(find_recipe("spatial_relation_qa/omni3d").read_text())
+    fields = SpatialRelationQARecipe.model_fields
+    assert set(content) == set(fields)
+    assert set(content["sources"][0]) == set(Omni3D.model_fields)
+    for name in ("scenes", "objects", "relations", "questions", "executor"):
+        model = fields[name].annotation
+        assert model is not None
+        assert set(content[name]) == set(model.model_fields), name
+        assert model.model_validate(content[name]) == model(), f"{name}: says other defaults"
 
 
 def test_pretrain_documents_every_field() -> None:
