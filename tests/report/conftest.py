@@ -1,3 +1,4 @@
+import importlib
 import sys
 from pathlib import Path
 
@@ -13,6 +14,22 @@ from vila2data.report import write_report
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _without_open3d(request, monkeypatch):
+    """Pages are the same wherever tests run; those marked so draw solids, where open3d is."""
+    if "open3d" not in request.fixturenames:
+        monkeypatch.setitem(sys.modules, "open3d", None)
+
+
+@pytest.fixture
+def open3d():
+    """Has pages show solids; its first import takes seconds."""
+    try:
+        return importlib.import_module("open3d")
+    except (ImportError, OSError) as error:
+        pytest.skip(f"open3d cannot be loaded: {error}")
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ class Element:
 class Page(HTMLParser):
     """A page's elements in order."""
 
-    _EMPTY = ("meta", "link", "img", "br")
+    _EMPTY = ("meta", "link", "img", "br", "input")
 
     def __init__(self, html):
         super().__init__()
@@ -127,6 +127,32 @@ class Page(HTMLParser):
             elif element.tag == "td":
                 rows[-1].append(element.text)
         return header, [row for row in rows if row]
+
+
+def solid(center, dimensions=(1.0, 1.0, 1.0), category="car", **values):
+    """An object of ``spatial-relation-qa`` that stands upright."""
+    return {
+        "category": category,
+        "bbox": [0.4, 0.4, 0.6, 0.6],
+        "center": list(center),
+        "dimensions": list(dimensions),
+        "rotation": [1.0, 0, 0, 0, 1, 0, 0, 0, 1],
+    } | values
+
+
+def asked(anchor, target, **values):
+    """A relation of ``spatial-relation-qa``."""
+    relation = {"relation": "left_of", "family": "object_object", "candidates": [anchor, target]}
+    return relation | {"anchor": anchor, "target": target, "gap": 1.0, "template_id": "t"} | values
+
+
+def space_row(objects, relations=(), key="s1", **values):
+    """A row of 200 x 100 pixels with a focal length of 100 px."""
+    turns = [{"role": role, "content": "."} for _ in relations for role in ("user", "assistant")]
+    values = {"width": 200, "height": 100, "messages": turns} | values
+    intrinsics = [100.0, 0, 100, 0, 100, 50, 0, 0, 1]
+    given = {"objects": list(objects), "relations": list(relations), "intrinsics": intrinsics}
+    return scene(key, **(given | values))
 
 
 def scene(key="s1", boxes=((0.25, 0.5, 0.5, 1.0), (0.0, 0.0, 0.1, 0.2)), **values):

@@ -5,8 +5,9 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
-from pages import Page, caption, image_bytes, make_build, scene
+from pages import Page, asked, caption, image_bytes, make_build, scene, solid, space_row
 from PIL import Image
 
 from vila2data.corpus.pack import pack
@@ -149,6 +150,27 @@ def test_boxes_are_drawn_over_the_picture(browse, tmp_path, spatial, scheme):
         around += [shot.getpixel((left + x + d, top + y + e)) for d in (-1, 1) for e in (-3, 0, 3)]
         assert any(near(pixel, _BLUE_BOX) for pixel in around), (x, y, around)
     assert near(shot.getpixel((left + 180, top + 180)), _RED), "a box is not filled"
+
+
+@pytest.mark.parametrize(
+    ("switched_off", "seen"), [("boxes", [False, True]), ("wires", [True, False])]
+)
+def test_layers_can_be_switched_off(browse, tmp_path, switched_off, seen):
+    row = space_row([solid((0, 0, 5), bbox=[0.05, 0.05, 0.95, 0.2])], [asked(-1, 0)])
+    build = make_build(tmp_path / "b", "spatial-relation-qa", {"default": [row]})
+    page, picture = tmp_path / "report.html", tmp_path / "shot.png"
+    write_report([build], page, corpus=None, samples=1, keys=[], seed=0)
+    switch = f'class="layer-{switched_off}"'
+    text = page.read_text("utf-8")
+    assert f"{switch} checked" in text
+    page.write_text(text.replace(f"{switch} checked", switch), "utf-8")
+    browse(page, f"--screenshot={picture}")
+    with Image.open(picture) as opened:
+        shot = np.asarray(opened.convert("RGB")).astype(int)
+    rows, columns = np.nonzero((np.abs(shot - _RED) < 25).all(axis=2))
+    shown = shot[rows.min() : rows.max(), columns.min() : columns.max()]
+    blue = shown[..., 2] - shown[..., 0] > 60
+    assert [blue[:80].any(), blue[90:].any()] == seen, "the 2D box lies above the wire frame"
 
 
 def near(pixel, colour):

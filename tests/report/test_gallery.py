@@ -19,11 +19,13 @@ def test_boxes_lie_where_the_build_says(report, spatial):
     page = report(spatial)
     (image,) = page.all("img")
     assert (image["width"], image["height"]) == ("480", "240"), "640 x 320, made smaller"
-    overlay = page.all("svg")[-1]
+    (overlay,) = page.all("svg", "boxes")
     assert overlay["viewbox"] == "0 0 480 240"
     assert rectangles(page) == [(120, 120, 120, 120), (0, 0, 48, 48)]
-    assert [e.text for e in page.all("rect")] == ["car", "tree"]
-    assert [e.text for e in page.all("text")] == ["0", "1"], "the numbers that relations use"
+    assert [e.text for e in page.all("rect")] == ["0 car", "1 tree"]
+    assert [e.text for e in page.all("text", "number")] == ["0", "1"], (
+        "the numbers that relations use"
+    )
     assert "object object: left of, target 1, gap 1.50 m" in page.html
 
 
@@ -141,3 +143,22 @@ def test_configs_are_sorted_as_they_are_read():
     assert sorted(configs, key=place_of) == [
         *("original", "round2", "round2-rejects", "round10", "spatial", "grounding", "ocr", "zoo")
     ]
+
+
+def test_a_refused_box_is_shown_with_its_reason_and_without_an_empty_picture(report, tmp_path):
+    reject = {
+        "id": "s1",
+        "source": "made",
+        "image_path": "1.jpg",
+        "object": 7,
+        "category": "night_stand",
+        "reject_reason": "behind_camera",
+        "detail": "z -4 m",
+    }
+    tables = {"default": [scene()], "default-rejects": [reject, reject | {"id": "s2"}]}
+    page = report(make_build(tmp_path / "b", "spatial-relation-qa", tables))
+    assert [e.text for e in page.all("span", "badge")] == ["rejected: behind_camera"] * 2
+    assert "night_stand" in page.html
+    assert "z -4 m" in page.html
+    assert len(page.all("img")) == 1
+    assert "names a file that is not" not in page.html

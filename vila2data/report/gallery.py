@@ -6,32 +6,21 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from .pictures import Box, NoPicture, Picture, PictureFinder, boxes_of, structs
+from .figures import Figures, figures_of, numbers_over
+from .labels import Label
+from .pictures import Box, NoPicture, Picture, PictureFinder, boxes_of
 from .samples import rows_of
 from .source import Source, base_of, place_of
+from .turns import Conversation, Text, conversation_of
 
 _MAX_ROWS = 4
-_MAX_CHARS = 6_000
-_MAX_TURNS = 24
+_MAX_VIEWS = 12
+"""Samples of a build that are shown from behind too: pictures are most of the page's bytes."""
 _MAX_IDENTITY_CHARS = 200
 _OTHER_TEXTS = ("caption", "grounded_caption", "alt_text", "reference")
 _FACTS = ("num_words", "num_tokens", "prompt_id", "finish_reason", "captioner")
 _UNITS = {"num_words": "word", "num_tokens": "token"}
 _NAMES = {"prompt_id": "prompt", "finish_reason": "ended by"}
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text as shown; ``hidden_chars`` more were cut off."""
-
-    shown: str
-    hidden_chars: int
-
-    @classmethod
-    def of(cls, value: object) -> "Text":
-        """The start of a text."""
-        text = "" if value is None else str(value)
-        return cls(text[:_MAX_CHARS], max(len(text) - _MAX_CHARS, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +34,6 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn of a conversation."""
-
-    role: str
-    text: Text
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """Turns of a row; ``hidden_turns`` more were cut off."""
-
-    title: str
-    turns: list[Turn]
-    hidden_turns: int
-
-
-@dataclass(frozen=True, slots=True)
 class Card:
     """A sample as it stands on the page."""
 
@@ -72,8 +43,15 @@ class Card:
     pictures: list[Picture | NoPicture]
     boxes: list[Box]
     boxes_left_out: int
+    figures: Figures | None
     panels: list[Panel]
     conversations: list[Conversation]
+
+    @property
+    def numbers(self) -> list[Label]:
+        """Numbers of the boxes, where they stand on the first picture."""
+        first = next(iter(self.pictures), None)
+        return numbers_over(first, self.boxes) if isinstance(first, Picture) else []
 
     @property
     def legend(self) -> list[tuple[str, int, int]]:
@@ -99,9 +77,16 @@ def cards_of(source: Source, keys: Sequence[str], finder: PictureFinder) -> list
             if seen[key] <= _MAX_ROWS:
                 # At once, so that no more than one row's images are held.
                 pictures = finder.in_row(values)
+                if pictures and values.get("reject_reason") is not None:
+                    pictures = [p for p in pictures if isinstance(p, Picture)]
                 kept = {n: v for n, v in values.items() if n not in ("image", "images")}
                 found[key].append(_Row(config, kept, pictures))
-    return [_card(source, key, found[key], finder) for key in keys if key in found]
+    cards: list[Card] = []
+    for key in keys:
+        if key in found:
+            views = sum(card.figures is not None for card in cards)
+            cards.append(_card(source, key, found[key], finder, with_view=views < _MAX_VIEWS))
+    return cards
 
 
 def anchor_of(source: Source, key: str) -> str:
@@ -109,8 +94,11 @@ def anchor_of(source: Source, key: str) -> str:
     return f"{source.anchor}-{sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
-def _card(source: Source, key: str, rows: list[_Row], finder: PictureFinder) -> Card:
-    boxes, left_out = boxes_of(row.values for row in rows)
+def _card(
+    source: Source, key: str, rows: list[_Row], finder: PictureFinder, *, with_view: bool
+) -> Card:
+    values = [row.values for row in rows]
+    boxes, left_out = boxes_of(values)
     return Card(
         anchor=anchor_of(source, key),
         key=key,
@@ -118,8 +106,13 @@ def _card(source: Source, key: str, rows: list[_Row], finder: PictureFinder) -> 
         pictures=_pictures(key, rows, finder),
         boxes=boxes,
         boxes_left_out=left_out,
+        figures=figures_of(values, with_view=with_view),
         panels=[panel for row in _with_original(source, rows) for panel in _panels(source, row)],
-        conversations=[c for row in rows for c in _conversations(row)],
+        conversations=[
+            conversation
+            for row in rows
+            if (conversation := conversation_of(row.config, row.values)) is not None
+        ],
     )
 
 
@@ -167,9 +160,17 @@ def _panels(source: Source, row: _Row) -> Iterator[Panel]:
         text = Text.of(values["caption"])
         yield Panel(base_of(row.config), text, facts, None if reason is None else str(reason))
         return
+    if values.get("reject_reason") is not None:
+        yield Panel(row.config, *_refusal(values), str(values["reject_reason"]))
     for name in _OTHER_TEXTS:
         if isinstance(values.get(name), str):
             yield Panel(f"{row.config}: {name.replace('_', ' ')}", Text.of(values[name]), [])
+
+
+def _refusal(values: Mapping[str, Any]) -> tuple[Text, list[tuple[str, str]]]:
+    """What was seen of something that was refused, and which part of the sample it was."""
+    facts = [(n, str(values[n])) for n in ("object", "category") if values.get(n) is not None]
+    return Text.of(values.get("detail")), facts
 
 
 def _fact(name: str, value: object) -> tuple[str, str]:
@@ -178,42 +179,3 @@ def _fact(name: str, value: object) -> tuple[str, str]:
     if unit is None:
         return _NAMES.get(name, ""), str(value)
     return "", f"{value} {unit}" if value == 1 else f"{value} {unit}s"
-
-
-def _conversations(row: _Row) -> Iterator[Conversation]:
-    turns = list(_messages(row.values)) or list(_questions(row.values))
-    if turns:
-        hidden = max(len(turns) - _MAX_TURNS, 0)
-        yield Conversation(row.config, turns[:_MAX_TURNS], hidden)
-
-
-def _messages(values: Mapping[str, Any]) -> Iterator[Turn]:
-    notes = _notes(values)
-    answered = 0
-    for message in structs(values.get("messages")):
-        role = str(message.get("role"))
-        note = ""
-        if role == "assistant":
-            note = notes[answered] if answered < len(notes) else ""
-            answered += 1
-        yield Turn(role[:40], Text.of(message.get("content")), note)
-
-
-def _notes(values: Mapping[str, Any]) -> list[str]:
-    """What each answer is, where the row says so: its task, or its relation."""
-    tasks = values.get("tasks")
-    if isinstance(tasks, list):
-        return [str(task) for task in tasks]
-    notes = []
-    for relation in structs(values.get("relations")):
-        gap = relation.get("gap")
-        margin = f", gap {gap:.2f} m" if isinstance(gap, int | float) else ""
-        what = f"{relation.get('family')}: {relation.get('relation')}".replace("_", " ")
-        notes.append(f"{what}, target {relation.get('target')}{margin}")
-    return notes
-
-
-def _questions(values: Mapping[str, Any]) -> Iterator[Turn]:
-    for item in structs(values.get("questions")):
-        yield Turn("user", Text.of(item.get("question")), "")
-        yield Turn("assistant", Text.of(item.get("answer")), str(item.get("kind") or ""))

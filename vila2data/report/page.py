@@ -30,7 +30,7 @@ from .facts import (
     recipe_of,
 )
 from .gallery import Card, anchor_of, cards_of
-from .pictures import NoPicture, PictureFinder
+from .pictures import PALETTE, NoPicture, PictureFinder
 from .samples import choose_keys
 from .source import Source, opened
 
@@ -149,6 +149,7 @@ def _render(sections: Sequence[Section]) -> str:
         overview=overview_table([section.source for section in sections]),
         lengths=compared_lengths([(section.source, section.tables) for section in sections]),
         elsewhere=_elsewhere(sections),
+        palette=PALETTE,
         is_missing=lambda picture: isinstance(picture, NoPicture),
     )
 

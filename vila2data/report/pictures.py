@@ -3,10 +3,12 @@
 import base64
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL.Image import Image
 
 from vila2data.corpus.images import ImageLimits, ImageRefused, decode
 from vila2data.corpus.index import CorpusIndex
@@ -14,12 +16,18 @@ from vila2data.errors import CorpusError
 from vila2data.files import inside
 
 _SIDE_PX = 480
+_LARGE_SIDE_PX = 720  # where wire frames are drawn over the picture
 _JPEG_QUALITY = 80
 _MAX_PICTURES = 4
 _MAX_BOXES = 100
-_COLOURS = 8
 _IMAGE_COLUMNS = ("image", "images", "image_path", "image_paths")
 _LABEL_CHARS = 60
+
+PALETTE = (
+    *("#2f8fff", "#ff8a1f", "#27c26c", "#ff4f6d"),
+    *("#b57bff", "#e6c200", "#19c7d4", "#ff7ad1"),
+)
+"""Colours of labels, in order of their first appearance in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,7 @@ class Box:
     Attributes:
         colour: goes with the label.
         number: place among the row's objects, where its relations refer to them.
+        has_role: whether a relation names it, or the row has none.
     """
 
     label: str
@@ -54,15 +63,21 @@ class Box:
     width_norm: float
     height_norm: float
     number: int | None = None
+    has_role: bool = True
 
 
-def picture_of(content: bytes, limits: ImageLimits) -> Picture | NoPicture:
+def picture_of(content: bytes, limits: ImageLimits, side_px: int = _SIDE_PX) -> Picture | NoPicture:
     """The image, made small, as a data URL."""
     try:
         image = decode(content, limits)
     except ImageRefused as refused:
         return NoPicture(f"The image cannot be shown: {refused.problem.reason}.")
-    image.thumbnail((_SIDE_PX, _SIDE_PX))
+    image.thumbnail((side_px, side_px))
+    return embedded(image)
+
+
+def embedded(image: Image) -> Picture:
+    """The image as a data URL."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -84,29 +99,31 @@ class PictureFinder:
 
     def in_row(self, row: Mapping[str, Any]) -> list[Picture | NoPicture] | None:
         """The first pictures of a row; None where it has no column for them."""
+        side_px = _SIDE_PX if row.get("intrinsics") is None else _LARGE_SIDE_PX
         column = next((name for name in _IMAGE_COLUMNS if name in row), None)
         if column is None:
             return None
         value = row[column]
         images = value if isinstance(value, list) else [value]
-        return [self._embedded(image) for image in images[:_MAX_PICTURES] if image is not None]
+        shown = [image for image in images[:_MAX_PICTURES] if image is not None]
+        return [self._embedded(image, side_px) for image in shown]
 
-    def _embedded(self, image: object) -> Picture | NoPicture:
+    def _embedded(self, image: object, side_px: int) -> Picture | NoPicture:
         content = image.get("bytes") if isinstance(image, dict) else image
         if isinstance(content, bytes):
-            return picture_of(content, self._limits)
+            return picture_of(content, self._limits, side_px)
         path = image.get("path") if isinstance(image, dict) else image
         if isinstance(path, str):
             for folder in self._folders:
                 file = inside(folder, path)
                 if file is not None and file.is_file():
-                    return self._from_file(file)
+                    return self._from_file(file, side_px)
         return NoPicture("The build names a file that is not in its folder or in the corpus.")
 
-    def _from_file(self, file: Path) -> Picture | NoPicture:
+    def _from_file(self, file: Path, side_px: int) -> Picture | NoPicture:
         if file.stat().st_size > self._limits.max_bytes:
             return NoPicture("The image cannot be shown: image_too_many_bytes.")
-        return picture_of(file.read_bytes(), self._limits)
+        return picture_of(file.read_bytes(), self._limits, side_px)
 
     def in_corpus(self, key: str, image_sha256: str | None) -> Picture | NoPicture:
         """The picture with that key, and with that hash where one is given."""
@@ -123,33 +140,59 @@ class PictureFinder:
         return picture_of(content, self._limits)
 
 
-def boxes_of(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Box], int]:
+def boxes_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Box], int]:
     """Boxes of the columns ``objects`` and ``phrases``, and how many more are not drawn.
 
-    A box is not drawn where it is not finite, lies outside the picture, or is one of too many.
+    A box is not drawn where it is not finite, lies outside the picture, or is one of too many;
+    those that relations name come first.
     """
-    colours: dict[str, int] = {}
+    colours = label_colours(rows)
     boxes: dict[Box, None] = {}  # the same box may stand in several configs
     left_out = 0
-    for row in rows:
-        for label, bbox, number in _labelled(row):
-            colour = colours.setdefault(label, len(colours) % _COLOURS)
-            box = _box(label, colour, bbox, number)
-            if box is None or (len(boxes) >= _MAX_BOXES and box not in boxes):
-                left_out += 1
-            else:
-                boxes[box] = None
+    labelled = [item for row in rows for item in _labelled(row)]
+    for item in sorted(labelled, key=lambda item: not item.has_role):
+        box = _box(item, colours[item.label])
+        if box is None or (len(boxes) >= _MAX_BOXES and box not in boxes):
+            left_out += 1
+        else:
+            boxes[box] = None
     return list(boxes), left_out
 
 
-def _labelled(row: Mapping[str, Any]) -> Iterator[tuple[str, object, int | None]]:
+def label_colours(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Place in ``PALETTE`` of each label of the rows."""
+    labels = dict.fromkeys(item.label for row in rows for item in _labelled(row))
+    return {label: number % len(PALETTE) for number, label in enumerate(labels)}
+
+
+def label_of(item: Mapping[str, Any]) -> str:
+    """What an object is called on the page."""
+    return str(item.get("category") or "")[:_LABEL_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """A box as the row holds it."""
+
+    label: str
+    bbox: object
+    number: int | None = None
+    has_role: bool = True
+
+
+def _labelled(row: Mapping[str, Any]) -> Iterator[_Labelled]:
+    relations = structs(row.get("relations"))
+    named = [relation.get(end) for relation in relations for end in ("anchor", "target")]
+    roles = {place for place in named if isinstance(place, int)}
     for number, item in enumerate(structs(row.get("objects"))):
-        label = str(item.get("category") or "")[:_LABEL_CHARS]
-        yield label, item.get("bbox"), number if row.get("relations") else None
+        if relations:
+            yield _Labelled(label_of(item), item.get("bbox"), number, number in roles)
+        else:
+            yield _Labelled(label_of(item), item.get("bbox"))
     for item in structs(row.get("phrases")):
         boxes = item.get("boxes")
         for bbox in boxes if isinstance(boxes, list) else []:
-            yield str(item.get("text") or "")[:_LABEL_CHARS], bbox, None
+            yield _Labelled(str(item.get("text") or "")[:_LABEL_CHARS], bbox)
 
 
 def structs(value: object) -> list[dict[str, Any]]:
@@ -157,8 +200,9 @@ def structs(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _box(label: str, colour: int, bbox: object, number: int | None) -> Box | None:
+def _box(item: _Labelled, colour: int) -> Box | None:
     """The part of a box, xyxy 0-1, that lies in the picture."""
+    bbox = item.bbox
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         return None
     if not all(isinstance(edge, int | float) and math.isfinite(edge) for edge in bbox):
@@ -166,4 +210,5 @@ def _box(label: str, colour: int, bbox: object, number: int | None) -> Box | Non
     left, top, right, bottom = (min(max(float(edge), 0.0), 1.0) for edge in bbox)
     if right <= left or bottom <= top:
         return None
-    return Box(label, colour, left, top, right - left, bottom - top, number)
+    size = (right - left, bottom - top)
+    return Box(item.label, colour, left, top, *size, item.number, item.has_role)
