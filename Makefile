@@ -40,8 +40,9 @@ quickstart: setup
 	rm -rf quickstart
 	$(BIN)/vila2data quickstart --out quickstart
 
+# Two at a time; the tests of a file stay together, since they share what is slow to make.
 test: setup chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-vllm: .venv-vllm/.installed
 	$(VLLM_BIN)/python -m pytest tests/vllm

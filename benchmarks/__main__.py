@@ -1,15 +1,16 @@
-"""Runs all benchmarks: ``python -m benchmarks [statistics] [pipeline] [memory] [feed]``."""
+"""Runs all benchmarks: ``python -m benchmarks``, or some by name: ``python -m benchmarks feed``."""
 
 import sys
 from collections.abc import Callable
 
-from . import feed, memory, pipeline, statistics
+from . import feed, memory, pipeline, spatial, statistics
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "statistics": statistics.main,
     "pipeline": pipeline.main,
     "memory": memory.main,
     "feed": feed.main,
+    "spatial": spatial.main,
 }
 
 
