@@ -80,7 +80,7 @@ def _bind(work: Path, recipe: SpatialRelationQARecipe, fingerprints: Sequence[An
     """Throws away what an earlier, killed build made by another recipe or of other files."""
     shaping = {
         "recipe": recipe.model_dump(mode="json", exclude={"executor", "out", "max_shard_size"}),
-        "paths": [str(source.path) for source in recipe.sources],
+        "places": [repr(source) for source in recipe.sources],  # a manifest tells names alone
         "sources": fingerprints,
     }
     begun = read_shaping(work) if work.is_dir() else None

@@ -162,3 +162,5 @@ def test_a_refused_box_is_shown_with_its_reason_and_without_an_empty_picture(rep
     assert "z -4 m" in page.html
     assert len(page.all("img")) == 1
     assert "names a file that is not" not in page.html
+    assert page.html.count("It was refused: the build names its image") == 1, "of s2 alone"
+    assert "has no image" not in page.html

@@ -133,8 +133,12 @@ def _identity(key: str, rows: list[_Row]) -> list[tuple[str, str]]:
 
 def _pictures(key: str, rows: list[_Row], finder: PictureFinder) -> list[Picture | NoPicture]:
     own = [row.pictures for row in rows if row.pictures is not None]
-    if own:
+    if any(own):
         return max(own, key=len)  # a row may be text alone
+    if own and all(row.values.get("reject_reason") is not None for row in rows):
+        return [NoPicture("It was refused: the build names its image and does not hold it.")]
+    if own:
+        return []
     hashes = [row.values["image_sha256"] for row in rows if "image_sha256" in row.values]
     known = next((value for value in hashes if value is not None), None)
     if hashes and known is None:

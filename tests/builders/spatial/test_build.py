@@ -370,6 +370,20 @@ def test_work_of_another_recipe_is_thrown_away(tmp_path: Path, random_json: Path
     assert rows[0] == rows[2] < rows[1]
 
 
+def test_work_on_another_folder_of_images_is_thrown_away(tmp_path: Path) -> None:
+    from vila2data.builders.spatial_relation_qa.steps import make
+
+    source = omni3d(tmp_path, document(small_scene(CHAIRS)))
+    kept = []
+    for folder in ("without/images", "with/images"):  # the same name, all that a manifest tells
+        (tmp_path / folder).mkdir(parents=True)
+        if folder.startswith("with/"):
+            picture(tmp_path / folder, "1.jpg")
+        recipe = recipe_of(tmp_path, {**source, "images": str(tmp_path / folder)})
+        kept.append(make(load_recipe(recipe), tmp_path / "work", lambda _: None).funnel[0].written)
+    assert kept == [0, 1]
+
+
 def test_a_recipe_says_all_that_is_wrong_with_it(tmp_path: Path) -> None:
     sources = [
         {"layout": "omni3d", "name": "a b", "path": "nowhere.json", "images": "x"},
