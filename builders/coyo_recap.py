@@ -20,12 +20,13 @@ from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest, read_
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched, streamed, work_connection
 from vila2data.build.views import sql_list
+from vila2data.build.work import funnel_step
 from vila2data.conversation import Answer, compose
 from vila2data.corpus.identity import corpus_source
 from vila2data.corpus.read import list_shards
 from vila2data.errors import BadInput
 from vila2data.prompts import template
-from vila2data.recaption.ledger import Counts, Ledger
+from vila2data.recaption.ledger import Ledger
 from vila2data.recaption.run import scan
 from vila2data.recaption.spec import LimitRules, RecaptionSpec
 from vila2data.recipe import RecipePath
@@ -232,7 +233,7 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             counts = scan(
                 recipe.corpus, work / ORIGINAL, limits=recipe.limits.reading(), on_sample=on_rows
             )
-            funnel.append(_step("read the corpus", counts))
+            funnel.append(funnel_step("read the corpus", counts))
             originals = [(work / ORIGINAL / "shards" / "*.parquet").as_posix()]
             configs += [ORIGINAL, ORIGINAL + REJECTS_SUFFIX]
         captions = {c: _files_of(recipe.base, c) for c in carried if recipe.base and _is_caption(c)}
@@ -246,7 +247,7 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
                 )
             captions[config] = [(folder / "shards" / "*.parquet").as_posix()]
             configs += [config, config + REJECTS_SUFFIX]
-            funnel.append(_step(config, ledger.total(shards)))
+            funnel.append(funnel_step(config, ledger.total(shards)))
             sources.append({"run": config, "fingerprint": ledger.fingerprint, **ledger.shaping})
         return Prepared(
             configs=[*configs, CONVERSATIONS],
@@ -316,7 +317,3 @@ def _runs(recipe: CoyoRecapRecipe) -> list[Path]:
 def _config_of(ledger: Ledger) -> str:
     task = str(ledger.shaping["task"])
     return f"round{ledger.shaping['round']}" if task == "general" else task
-
-
-def _step(name: str, counts: Counts) -> FunnelStep:
-    return FunnelStep(name, counts.read, counts.written, counts.rejected, counts.not_sampled)

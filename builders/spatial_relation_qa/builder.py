@@ -17,13 +17,14 @@ from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched, streamed, work_connection
 from vila2data.build.views import sql_list
+from vila2data.build.work import row_count
 from vila2data.errors import RunFailed
 from vila2data.schema import features_of
 from vila2data.stats import run_sql
 
 from .recipe import SpatialRelationQARecipe
 from .source import Source
-from .steps import make, row_count
+from .steps import make
 from .verifier import problems
 
 DEFAULT = "default"

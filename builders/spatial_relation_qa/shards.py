@@ -1,16 +1,15 @@
 """The two tasks that run in parallel: cleaning a shard of scenes, and asking about it."""
 
-import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from vila2data.build.work import write_shard
 from vila2data.corpus.images import ImageLimits, ImageRefused, Problem, read_header
-from vila2data.files import appearing
+from vila2data.counts import Counts, Steps, tally
 from vila2data.keyed import keyed_hash
 from vila2data.schema import SPATIAL_REJECT
 
@@ -23,41 +22,9 @@ from .scene import Unread
 from .selection import box_keys, select
 from .semantics import questions_of
 from .source import Source
-from .stored import StoredScenes, stored, write_shard
+from .stored import StoredScenes, stored
 
 _LIMITS = ImageLimits()
-
-
-@dataclass(slots=True)
-class Counts:
-    """Of a shard or of many: how many of what, by reason where they were refused."""
-
-    read: int = 0
-    written: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    not_sampled: int = 0
-
-    def add(self, other: "Counts") -> None:
-        """Adds those of another shard."""
-        self.read += other.read
-        self.written += other.written
-        self.not_sampled += other.not_sampled
-        self.rejected = dict(sorted((Counter(self.rejected) + Counter(other.rejected)).items()))
-
-
-Steps = dict[str, Counts]
-
-
-def to_json(steps: Steps) -> bytes:
-    """The counts of each step, for a file's metadata."""
-    return json.dumps(
-        {name: [c.read, c.written, c.rejected, c.not_sampled] for name, c in steps.items()}
-    ).encode()
-
-
-def from_json(content: bytes) -> Steps:
-    """What ``to_json`` wrote."""
-    return {name: Counts(*values) for name, values in json.loads(content).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +64,7 @@ def clean_shard(task: CleanTask) -> int:
     cleaned = clean(task.batch, problems, task.scenes, task.objects)
     scenes = stored(task.batch, cleaned, task.source.name)
     _write_rejects(task, cleaned, scenes)
-    with appearing(task.out) as temporary:
-        scenes.write(temporary, to_json(_clean_counts(task, cleaned, scenes)))
+    scenes.write(task.out, _clean_counts(task, cleaned, scenes))
     return len(task.batch.ids) + len(task.unread)
 
 
@@ -141,7 +107,7 @@ def _clean_counts(task: CleanTask, cleaned: Cleaned, scenes: StoredScenes) -> St
     fit = cleaned.projection_iou
     estimated = int((cleaned.estimated & used).sum())
     return {
-        "scenes": Counts(read, len(scenes.ids), _tally(p.reason for p in problems)),
+        "scenes": Counts(read, len(scenes.ids), tally(p.reason for p in problems)),
         "boxes": _counts(left_out),
         "boxes to ask about": _counts(unclear),
         "calibration": Counts(len(fit), int(np.isfinite(fit).sum())),
@@ -150,12 +116,8 @@ def _clean_counts(task: CleanTask, cleaned: Cleaned, scenes: StoredScenes) -> St
 
 
 def _counts(reasons: Sequence[str | None]) -> Counts:
-    rejected = _tally(reason for reason in reasons if reason is not None)
+    rejected = tally(reason for reason in reasons if reason is not None)
     return Counts(len(reasons), len(reasons) - sum(rejected.values()), rejected)
-
-
-def _tally(reasons: object) -> dict[str, int]:
-    return dict(sorted(Counter(reasons).items()))  # type: ignore[call-overload]
 
 
 def _write_rejects(task: CleanTask, cleaned: Cleaned, scenes: StoredScenes) -> None:
@@ -189,8 +151,7 @@ def _reject(source: str, key: str, image: str, problem: Problem) -> dict[str, ob
 def write_rejects(rows: Sequence[dict[str, object]], path: Path) -> None:
     """Writes rows of the config for rejects."""
     table = pa.Table.from_pylist(list(rows), schema=SPATIAL_REJECT.arrow_schema)
-    with appearing(path) as temporary:
-        write_shard(table, temporary)
+    write_shard(table, path)
 
 
 def ask_shard(task: AskTask) -> int:
@@ -213,7 +174,7 @@ def ask_shard(task: AskTask) -> int:
     steps = {
         "questions": Counts(read, asked_count, refused, possible_count - asked_count),
         "conversations": Counts(
-            len(scenes.ids), table.num_rows, _tally("no_question" for _ in silent)
+            len(scenes.ids), table.num_rows, tally("no_question" for _ in silent)
         ),
     }
     no_question = Problem("no_question", "nothing can be asked of its boxes")
@@ -224,8 +185,7 @@ def ask_shard(task: AskTask) -> int:
         ],
         task.rejects,
     )
-    with appearing(task.out) as temporary:
-        write_shard(table, temporary, to_json(steps))
+    write_shard(table, task.out, steps)
     return int(table.num_rows)
 
 

@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
 
 from vila2data.build.builder import OnRows
 from vila2data.build.manifest import FunnelStep
 from vila2data.build.views import sql_list
+from vila2data.build.work import bind, funnel_step, steps_in
 from vila2data.corpus.images import Problem
 from vila2data.corpus.names import printable
+from vila2data.counts import Counts, Steps, added
 from vila2data.executor import run_tasks
 from vila2data.files import write_text
-from vila2data.runfolder import fingerprint_of, read_shaping, write_shaping
 
 from .batch import Batch
 from .recipe import SpatialRelationQARecipe
 from .scene import Scene, Unread
-from .shards import AskTask, CleanTask, Counts, Steps, ask_shard, clean_shard, from_json
+from .shards import AskTask, CleanTask, ask_shard, clean_shard
 from .source import Source
-from .stored import counts_in
 
 _SCENES_PER_SHARD = 1000
 _PAIRS_PER_SHARD = 400_000  # of boxes of one scene; what memory goes with
@@ -55,8 +54,8 @@ class Made:
 def make(recipe: SpatialRelationQARecipe, work: Path, on_rows: OnRows) -> Made:
     """Does all steps for all sources."""
     fingerprints = [dict(source.fingerprint()) for source in recipe.sources]
-    _bind(work, recipe, fingerprints)
-    total: Steps = {}
+    bind(work, _shaping(recipe, fingerprints))
+    found: list[Steps] = []
     rows: list[Path] = []
     rejects: list[Path] = []
     sources: list[Mapping[str, Any]] = []
@@ -65,30 +64,23 @@ def make(recipe: SpatialRelationQARecipe, work: Path, on_rows: OnRows) -> Made:
         cleaned = _cleaned(source, recipe, folder, on_rows)
         depths = _thresholds(cleaned, recipe)
         conversations = _asked(source, recipe, cleaned, depths, on_rows)
-        steps = _total([*cleaned, *conversations])
-        _add(total, steps)
+        steps = steps_in([*cleaned, *conversations])
+        found.append(steps)
         rows += conversations
         rejects += sorted(folder.glob("rejects-*.parquet")) + sorted(
             folder.glob("silent-*.parquet")
         )
         told = {"source": source.name, "layout": source.layout, **fingerprint, **depths}
         sources.append({**told, **_checks(steps)})
-    return Made(rows, rejects, _funnel(total), sources)
+    return Made(rows, rejects, _funnel(added(found)), sources)
 
 
-def _bind(work: Path, recipe: SpatialRelationQARecipe, fingerprints: Sequence[Any]) -> None:
-    """Throws away what an earlier, killed build made by another recipe or of other files."""
-    shaping = {
+def _shaping(recipe: SpatialRelationQARecipe, fingerprints: Sequence[Any]) -> dict[str, Any]:
+    return {
         "recipe": recipe.model_dump(mode="json", exclude={"executor", "out", "max_shard_size"}),
         "places": [repr(source) for source in recipe.sources],  # a manifest tells names alone
         "sources": fingerprints,
     }
-    begun = read_shaping(work) if work.is_dir() else None
-    if begun is not None and fingerprint_of(begun) != fingerprint_of(shaping):
-        shutil.rmtree(work)
-    if begun is None or not work.is_dir():
-        work.mkdir(parents=True, exist_ok=True)
-        write_shaping(work, shaping)
 
 
 def _cleaned(
@@ -206,21 +198,8 @@ def _asked(
     return [task.out for task in tasks]
 
 
-def _total(paths: Sequence[Path]) -> Steps:
-    total: Steps = {}
-    for path in paths:
-        _add(total, from_json(counts_in(path)))
-    return total
-
-
-def _add(total: Steps, steps: Steps) -> None:
-    for name, counts in steps.items():
-        total.setdefault(name, Counts()).add(counts)
-
-
 def _funnel(total: Steps) -> list[FunnelStep]:
-    steps = [(name, total.get(name, Counts())) for name in _FUNNEL]
-    return [FunnelStep(n, c.read, c.written, c.rejected, c.not_sampled) for n, c in steps]
+    return [funnel_step(name, total.get(name, Counts())) for name in _FUNNEL]
 
 
 def _checks(steps: Steps) -> dict[str, int]:
@@ -233,8 +212,3 @@ def _checks(steps: Steps) -> dict[str, int]:
         "boxes_of_known_visibility": visibility.written,
         "boxes_of_estimated_visibility": visibility.read - visibility.written,
     }
-
-
-def row_count(paths: Sequence[Path]) -> int:
-    """Rows in parquet files."""
-    return sum(pq.read_metadata(path).num_rows for path in paths)

@@ -1,6 +1,6 @@
 """Scenes between cleaning and asking, as they will stand in the build, and their Arrow form."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vila2data.build.work import write_shard
+from vila2data.counts import Steps
 from vila2data.cuboids import Floats
 from vila2data.schema import SPATIAL_RELATION_QA
 
@@ -78,14 +80,14 @@ class StoredScenes:
             "objects": self.objects(),
         }
 
-    def write(self, path: Path, counts: bytes) -> None:
-        """Writes them, with a text of the caller's in the file's metadata."""
+    def write(self, path: Path, steps: Steps) -> None:
+        """Writes them, with the counts of what became of their source."""
         offsets = pa.array(self.starts, pa.int32())
         flags = {
             name: pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
             for name in ("clear", "askable")
         }
-        write_shard(pa.table({**self.identity(), **flags}), path, counts)
+        write_shard(pa.table({**self.identity(), **flags}), path, steps)
 
     @classmethod
     def read(cls, path: Path) -> "StoredScenes":
@@ -105,26 +107,6 @@ class StoredScenes:
             askable=_chunk(table, "askable").flatten().to_numpy(zero_copy_only=False),
             **{name: _flat(fields.field(name), width) for name, width in shapes.items()},
         )
-
-
-COUNTS = b"vila2data.counts"
-
-
-def write_shard(table: pa.Table, path: Path, counts: bytes = b"") -> None:
-    """Writes a file that only this build reads: quickly rather than small."""
-    pq.write_table(
-        table.replace_schema_metadata({COUNTS: counts}),
-        path,
-        compression="lz4",
-        use_dictionary=False,
-        write_statistics=False,
-    )
-
-
-def counts_in(path: Path) -> bytes:
-    """The text that was written with a shard."""
-    metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata
-    return metadata[COUNTS]
 
 
 def _fixed(values: Floats) -> pa.Array:

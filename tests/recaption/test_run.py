@@ -16,9 +16,9 @@ from vila2data.build.views import connect
 from vila2data.corpus.pack import pack
 from vila2data.corpus.read import read_corpus
 from vila2data.corpus.sources import SourceItem
+from vila2data.counts import Counts
 from vila2data.engines import Request, Result, failed
 from vila2data.errors import BadInput, CountsDoNotBalance, RunFailed
-from vila2data.recaption.ledger import Counts
 from vila2data.recaption.run import plan, run
 from vila2data.recipe import load_recipe
 

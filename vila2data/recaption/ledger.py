@@ -9,10 +9,9 @@ finished.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ import pyarrow.parquet as pq
 
 from vila2data.corpus.images import ImageLimits
 from vila2data.corpus.read import ReadLimits, read_shard
-from vila2data.errors import CorpusError, CountsDoNotBalance, RunRefused
+from vila2data.counts import Counts
+from vila2data.errors import CorpusError, RunRefused
 from vila2data.files import appearing, raise_if_full
 from vila2data.runfolder import (
     fingerprint_of,
@@ -32,36 +32,6 @@ from vila2data.runfolder import (
 )
 
 _COUNTS_KEY = b"vila2data.counts"
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Samples of one shard, or of all: ``read`` = ``written`` + the sum of ``rejected`` +
-    ``not_sampled``.
-    """
-
-    read: int = 0
-    written: int = 0
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    not_sampled: int = 0
-
-    def check(self, where: str) -> None:
-        """Raises ``CountsDoNotBalance`` where samples were lost or invented."""
-        accounted = self.written + sum(self.rejected.values()) + self.not_sampled
-        if self.read != accounted:
-            raise CountsDoNotBalance(
-                f"{where}: read {self.read}, but written {self.written} + rejected "
-                f"{sum(self.rejected.values())} + not sampled {self.not_sampled} = {accounted}"
-            )
-
-    def __add__(self, other: "Counts") -> "Counts":
-        rejected = Counter(self.rejected) + Counter(other.rejected)
-        return Counts(
-            self.read + other.read,
-            self.written + other.written,
-            dict(sorted(rejected.items())),
-            self.not_sampled + other.not_sampled,
-        )
 
 
 def storable(text: str) -> str:

@@ -8,11 +8,12 @@ import pyarrow as pa
 from datasets import Features, Value
 
 from vila2data.corpus.read import Sample
+from vila2data.counts import Counts
 from vila2data.engines import Author
 from vila2data.schema import REJECT
 from vila2data.stats.signals import Signals, signals_of
 
-from .ledger import Counts, storable
+from .ledger import storable
 
 LEDGER = Features({**REJECT, "reject_detail": Value("string"), "attempts": Value("int32")})
 _SCHEMA: pa.Schema = LEDGER.arrow_schema.remove_metadata()

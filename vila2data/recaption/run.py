@@ -15,10 +15,11 @@ from typing import Any
 
 from vila2data import registry
 from vila2data.corpus.read import ReadLimits, list_shards
+from vila2data.counts import Counts
 from vila2data.engines import Captioner
 from vila2data.errors import RunFailed
 
-from .ledger import Counts, Ledger
+from .ledger import Ledger
 from .shard import OnSample, caption_shard, scan_shard
 from .spec import RecaptionSpec
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from vila2data.conversation import neutralise
 from vila2data.corpus.read import ReadLimits, Sample, read_shard
+from vila2data.counts import Counts
 from vila2data.engines import Captioner, Request, Result
 from vila2data.errors import CountsDoNotBalance
 from vila2data.prompts import render_prompt
@@ -14,7 +15,7 @@ from vila2data.prompts.catalog import ORIGINAL_FIELD
 from vila2data.stats.signals import signals_of
 
 from .gate import judge
-from .ledger import Counts, storable
+from .ledger import storable
 from .rows import Row, counts_of, table_of
 from .spec import RecaptionSpec
 
