@@ -11,6 +11,9 @@ from math import ceil, floor
 from types import MappingProxyType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from .cuboids import Floats
 
@@ -114,22 +117,10 @@ class Convention:
         return f"{self.opening}{written}{self.closing}"
 
     def render_each(self, boxes_norm: Floats, sizes: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each of many boxes, (n, 4), by itself; otherwise as ``render``, and quicker
-        where the steps are the same for all.
-        """
-        boxes = np.asarray(boxes_norm, np.float64)
-        if self.steps is None or type(self) is not Convention:
-            return [self.render(b, (w, h)) for b, (w, h) in zip(boxes.tolist(), sizes, strict=True)]
-        steps = np.rint(boxes * self.steps)
-        inside = ((boxes >= 0) & (boxes <= 1)).all(axis=1)
-        wide = (steps[:, :2] < steps[:, 2:]).all(axis=1)
-        plain: list[bool] = np.logical_and(inside, wide).tolist()
-        numbers = steps if self.decimals is None else steps / self.steps
-        form = f"{self.opening}{self._printed}{self.closing}"
-        return [
-            form % tuple(row) if is_plain else self.render(box)
-            for row, is_plain, box in zip(numbers.tolist(), plain, boxes.tolist(), strict=True)
-        ]
+        """The text of each of many boxes, (n, 4), by itself; as ``render``, and quicker."""
+        starts = np.arange(len(boxes_norm) + 1)
+        texts: list[str] = self.render_groups(boxes_norm, starts, sizes).to_pylist()
+        return texts
 
     def render_all(self, boxes_norm: Iterable[Sequence[float]], size: Size | None = None) -> str:
         """The text of all boxes of one phrase, at least one; otherwise as ``render``."""
@@ -139,11 +130,65 @@ class Convention:
             raise ValueError("no box to write")
         return f"{self.opening}{self.joint.join(written)}{self.closing}"
 
+    def render_groups(
+        self, boxes_norm: Floats, starts: NDArray[np.int64], sizes: Sequence[Sequence[int]]
+    ) -> pa.StringArray:
+        """The text of the boxes of each of many phrases; as ``render_all`` of each, and quicker.
+
+        Args:
+            boxes_norm: (n, 4), phrase after phrase.
+            starts: (p + 1,), where those of each phrase begin; none is without.
+            sizes: (p, 2), width and height of the phrase's image.
+
+        Raises:
+            ValueError: as ``render``.
+        """
+        boxes = np.asarray(boxes_norm, np.float64)
+        if self.steps is None:
+            phrase = np.repeat(np.arange(len(starts) - 1), np.diff(starts)).tolist()
+            one_by_one = zip(boxes.tolist(), phrase, strict=True)
+            written = [
+                self._write(_checked(box), self._steps((sizes[n][0], sizes[n][1])))
+                for box, n in one_by_one
+            ]
+            each = pa.array(written, pa.string())
+        else:
+            each = self._write_each(boxes, self.steps)
+        lists = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), each)
+        joined = pc.binary_join(lists, self.joint)
+        texts: pa.StringArray = pc.binary_join_element_wise(self.opening, joined, self.closing, "")
+        return texts
+
+    def _write_each(self, boxes: Floats, steps: int) -> pa.StringArray:
+        """Numbers are looked up: there are few."""
+        places = np.rint(boxes * steps)
+        inside = ((boxes >= 0) & (boxes <= 1)).all(axis=1)
+        plain = np.logical_and(inside, (places[:, :2] < places[:, 2:]).all(axis=1))
+        numbers = [
+            n if self.decimals is None else f"{n / steps:.{self.decimals}f}"
+            for n in range(steps + 1)
+        ]
+        table = pa.array(map(str, numbers), pa.string())
+        safe = np.where(plain[:, None], places, 0).astype(np.int32)
+        columns = [table.take(pa.array(column)) for column in safe.T]
+        between = self.form.split("{}")
+        parts = [part for pair in zip(between, columns, strict=False) for part in pair]
+        written = pc.binary_join_element_wise(*parts, between[-1], "")
+        odd = np.flatnonzero(~plain)
+        if not len(odd):
+            return written
+        told = [self._write(_checked(boxes[place].tolist()), (steps, steps)) for place in odd]
+        return pc.replace_with_mask(written, pa.array(~plain), pa.array(told, pa.string()))
+
+    def marked(self, phrase: str) -> str:
+        """A phrase as it is written before its boxes."""
+        return self.phrase.replace("{}", phrase)
+
     def ground(
         self, phrase: str, boxes_norm: Iterable[Sequence[float]], size: Size | None = None
     ) -> str:
         """A phrase with its boxes; otherwise as ``render``."""
-        return self.phrase.replace("{}", phrase) + self.render_all(boxes_norm, size)
+        return self.marked(phrase) + self.render_all(boxes_norm, size)
 
     def parse(self, text: str, size: Size | None = None) -> list[Found]:
         """All boxes in ``text``, exactly as this convention writes them, by place.
@@ -159,6 +204,15 @@ class Convention:
             if len(sound) == len(boxes):
                 found.append(Found(sound, match.start(), match.end()))
         return found
+
+    def stands_in(self, text: str) -> bool:
+        """Whether ``text`` holds something of the form of a box, be it one or not."""
+        return self._begun.search(text) is not None
+
+    @cached_property
+    def lead(self) -> str:
+        """What every text with a box holds: a quick test before the others."""
+        return (self.opening + self.form).partition("{}")[0]
 
     def read(self, text: str, size: Size | None = None) -> Box | None:
         """The box, 0-1, of ``text`` where the text is one box and nothing else; None otherwise."""
@@ -197,6 +251,10 @@ class Convention:
         return re.compile(self._pattern(f"({self._number})"))
 
     @cached_property
+    def _begun(self) -> re.Pattern[str]:
+        return re.compile(re.escape(self.opening) + self._pattern(f"(?:{self._number})"))
+
+    @cached_property
     def _together(self) -> re.Pattern[str]:
         one = self._pattern(f"(?:{self._number})")
         opening, joint, closing = map(re.escape, (self.opening, self.joint, self.closing))
@@ -230,6 +288,10 @@ class _Patches(Convention):
         first = floor(box[1] * down) * across + floor(box[0] * across)
         last = (ceil(box[3] * down) - 1) * across + ceil(box[2] * across) - 1
         return self._printed % (first, last)
+
+    def _write_each(self, boxes: Floats, steps: int) -> pa.StringArray:
+        written = [self._write(_checked(box), (steps, steps)) for box in boxes.tolist()]
+        return pa.array(written, pa.string())
 
     def _read(self, groups: Sequence[str], steps: Size) -> Box | None:
         across, down = steps
@@ -295,9 +357,10 @@ _ALL = (
     ),
     Convention(
         "vila",
-        "[0.123,0.456,0.700,0.800]. VILA², [xmin,ymin,xmax,ymax]; the paper does not tell the "
-        "range, here 0-1 with three decimals.",
+        "[0.123,0.456,0.700,0.800], several of a phrase joined by a semicolon. VILA², "
+        "[xmin,ymin,xmax,ymax]; the paper does not tell the range, here 0-1 with three decimals.",
         form="[{},{},{},{}]",
+        joint=";",
         steps=1000,
         decimals=3,
     ),
