@@ -21,6 +21,7 @@ from .images import ROW_IMAGES, Place
 from .spec import SourceSpec
 
 _ROWS_PER_BATCH = 1024
+_NO_IMAGE = "missing"  # image_status of a row whose key may be another image's
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class _Build:
         """A file's rows; those with images in the corpus are looked up in batches."""
         import pyarrow.parquet as pq
 
-        wanted = ["messages", "caption", "image_sha256", "width", "height"]
+        wanted = ["messages", "caption", "image_sha256", "image_status", "width", "height"]
         columns = [self._key, *(c for c in wanted if c in self._columns)]
         number = sum(pq.read_metadata(file).num_rows for file in self._files[:part])
         columns += [self._embedded] if self._embedded else []
@@ -154,7 +155,7 @@ class _Build:
         if self._embedded is not None:
             return Row(key, self._embedded_places(record, number), messages)
         sha256 = record.get("image_sha256")
-        places = found.get(key, [])
+        places = [] if record.get("image_status") == _NO_IMAGE else found.get(key, [])
         if len(places) > 1 and self._corpus and sha256:  # a key that stands twice: by its bytes
             places = [p for p in places if digest(self._corpus.read(p)).hexdigest() == sha256]
         place = (

@@ -10,6 +10,7 @@ from feeding import (
     caption_row,
     image_bytes,
     instruct,
+    keys_of,
     make_build,
     make_pair,
     records_of,
@@ -129,6 +130,32 @@ def test_a_row_whose_image_is_not_there_has_none(tmp_path: Path) -> None:
     rows = [caption_row("a0000", "x .", image_bytes(0)), caption_row("zz", "y .", image_bytes(1))]
     found = rows_of(build=make_build(tmp_path / "b", "coyo-recap", "original", rows), corpus=corpus)
     assert [image is None for row in found for image in row.images] == [False, True]
+
+
+def test_a_row_whose_image_is_marked_missing_takes_no_other_image_of_its_key(
+    tmp_path: Path,
+) -> None:
+    corpus, _ = make_pair(tmp_path, 1)
+    statuses = ["missing", "ok", "size_differs", "phash_differs", None]
+    row = {"key": "a0000", "caption": "a story", "messages": talk("<image>", "A story.")}
+    rows = [row | {"image_status": status} for status in statuses]
+    build = make_build(tmp_path / "b", "grounded-narration", "long", rows)
+    found = rows_of(build=build, corpus=corpus)
+    assert [row.images[0] is None for row in found] == [True, False, False, False, False]
+
+
+def test_rows_whose_image_is_marked_missing_are_passed_over_and_counted(
+    tmp_path: Path, planned: Planned
+) -> None:
+    corpus, _ = make_pair(tmp_path, 2)
+    rows = [
+        {"key": f"a000{n}", "messages": talk("<image>", "A story."), "image_status": status}
+        for n, status in enumerate(["missing", "ok"])
+    ]
+    build = make_build(tmp_path / "b", "grounded-narration", "long", rows)
+    plan = planned({"build": build, "corpus": corpus}, missing_image="skip")
+    assert keys_of(plan) == ["a0001"]
+    assert plan.funnel[0].rejected == {"image_missing": 1}
 
 
 def test_each_file_and_row_group_is_read_once_in_order(tmp_path: Path) -> None:
