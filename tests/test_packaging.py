@@ -53,7 +53,10 @@ def test_constraints_hold_every_requirement_of_the_development_environment() -> 
     extras = setup_cfg()["options.extras_require"]
     for block in (
         needed,
-        *(extras[e] for e in ("openai", "vlm", "train", "report", "spatial", "ray", "dev")),
+        *(
+            extras[e]
+            for e in ("openai", "vlm", "train", "phash", "report", "spatial", "ray", "dev")
+        ),
     ):
         for line in block.splitlines():
             if line and not line.startswith(("#", "vila2data")):

@@ -169,6 +169,9 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_makes(
             check_stage(name, content)
         elif "sources" in content:
             check_sources(name, content)
+        elif content["builder"] == "grounded-narration":
+            Path(content["path"]).mkdir(parents=True, exist_ok=True)
+            assert load_recipe(name).path == Path(content["path"])
         else:
             here = ["corpus=.", "recaption.engine.model=m"]
             recipe = load_recipe(name, [*here, "base=null"])
@@ -222,6 +225,25 @@ def test_omni3d_documents_every_field() -> None:
         assert model is not None
         assert set(content[name]) == set(model.model_fields), name
         assert model.model_validate(content[name]) == model(), f"{name}: says other defaults"
+
+
+def test_grit_documents_every_field() -> None:
+    from vila2data.builders.grounded_narration.recipe import GroundedNarrationRecipe, ImageRules
+
+    text = find_recipe("grounded_narration/grit").read_text()
+    content = yaml.safe_load(text)
+    fields = GroundedNarrationRecipe.model_fields
+    assert set(content) == set(fields)
+    assert content["executor"].pop("workers") > 1
+    content["executor"]["workers"] = 1
+    for name in ("boxes", "rows", "phrases", "questions", "split", "executor"):
+        model = fields[name].annotation
+        assert model is not None
+        assert set(content[name]) == set(model.model_fields), name
+        assert model.model_validate(content[name]) == model(), f"{name}: says other defaults"
+    example = "\n".join(line[2:] for line in text.splitlines() if line.startswith("#   "))
+    images = yaml.safe_load(example[example.index("  corpus:") :])
+    assert ImageRules.model_validate(images) == ImageRules(corpus=Path("corpora/grit"))
 
 
 def test_pretrain_documents_every_field() -> None:

@@ -13,7 +13,7 @@ from datasets import Features, Image, List, Value
 from .build.manifest import REJECTS_SUFFIX
 from .errors import BadInput, SchemaMismatch
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TASKS = ("general", "spatial", "grounding", "ocr")
 FINISH_REASONS = ("stop", "length", "repetition", "error")
@@ -142,7 +142,40 @@ SPATIAL_REJECT = Features(
 null where the scene as a whole is meant.
 """
 
+_PHRASES = List(
+    {
+        "text": _STRING,
+        "start": _INT32,
+        "end": _INT32,
+        "boxes": List(List(_FLOAT32, length=4)),
+        "score": _FLOAT32,
+    }
+)
+"""``start`` and ``end`` characters of ``caption``, end exclusive; ``boxes`` xyxy 0-1."""
+
 GROUNDED_NARRATION = Features(
+    {
+        "key": _STRING,
+        "id": _INT64,
+        "url": _STRING,
+        "image_sha256": _STRING,
+        "image_status": _STRING,
+        "width": _INT32,
+        "height": _INT32,
+        "caption": _STRING,
+        "clip_similarity_vitb32": _FLOAT32,
+        "clip_similarity_vitl14": _FLOAT32,
+        "phrases": _PHRASES,
+        "grounded_caption": _STRING,
+        "messages": MESSAGES,
+        "question_ids": List(_STRING),
+    }
+)
+"""``image_sha256`` and ``image_status`` are null where the build was made without a corpus;
+``question_ids`` holds one entry per assistant turn.
+"""
+
+GROUNDED_REJECT = Features(
     {
         "key": _STRING,
         "id": _INT64,
@@ -150,21 +183,14 @@ GROUNDED_NARRATION = Features(
         "width": _INT32,
         "height": _INT32,
         "caption": _STRING,
-        "clip_similarity_vitb32": _FLOAT32,
-        "clip_similarity_vitl14": _FLOAT32,
-        "phrases": List(
-            {
-                "text": _STRING,
-                "start": _INT32,
-                "end": _INT32,
-                "boxes": List(List(_FLOAT32, length=4)),
-                "score": _FLOAT32,
-            }
-        ),
-        "grounded_caption": _STRING,
-        "messages": MESSAGES,
+        "phrases": _PHRASES,
+        "reject_reason": _STRING,
+        "detail": _STRING,
     }
 )
+"""A row that was not used; ``phrases`` as the source has them, one for each box, null where they
+are no text or no box of the caption.
+"""
 
 _INSTRUCT = {
     "id": _STRING,
@@ -216,7 +242,10 @@ _TABLES: MappingProxyType[str, tuple[tuple[str, Features], ...]] = MappingProxyT
             (rf".*(?<!{REJECTS_SUFFIX})", SPATIAL_RELATION_QA),
             (rf".*(?<!{REJECTS_SUFFIX})", SPATIAL_RELATION_QA_PATHS),
         ),
-        "grounded-narration": ((r"short|long", GROUNDED_NARRATION),),
+        "grounded-narration": (
+            (r"short|long", GROUNDED_NARRATION),
+            (rf"pool{REJECTS_SUFFIX}", GROUNDED_REJECT),
+        ),
         "ocr-blend": _INSTRUCT_FORMS,
         "llava-instruct": _INSTRUCT_FORMS,
         "sft-blend": _INSTRUCT_FORMS,

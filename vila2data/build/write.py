@@ -43,6 +43,7 @@ _PACKAGES = (
     "torch",
     "openai",
 )
+_ROWS_PER_GROUP = 10_000  # at most; a builder that gives smaller tables gets smaller groups
 
 
 def build_path(recipe: BuildRecipe, data_set: str) -> Path:
@@ -133,7 +134,10 @@ def _write_tables(
             link_or_copy(file, data / config / file.name)
     for config in prepared.configs:
         made: Any = builder(  # type: ignore[call-arg]
-            config_name=config, cache_dir=str(staging / "cache"), **prepared.arguments
+            config_name=config,
+            cache_dir=str(staging / "cache"),
+            writer_batch_size=_ROWS_PER_GROUP,
+            **prepared.arguments,
         )
         prepared_dir = staging / "prepared" / config
         shutil.rmtree(prepared_dir, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Builder of ``grounded-narration``: GRIT filtered into short and long grounded captions."""
