@@ -204,30 +204,56 @@ def verify(build: BuildArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def stats(
     builds: Annotated[list[Path], typer.Argument(help="Folders of builds.")],
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE_OR_BUILD",
+            help="Boxes to compare a grounding config's with: COCO's instances.json, or a build "
+            "of scenes.",
+        ),
+    ] = None,
+    boxes: Annotated[
+        str,
+        typer.Option(
+            metavar="CONVENTION",
+            help="How a grounding config's boxes are written, such as vila or pixels; auto: what "
+            "all its numbers together look like.",
+        ),
+    ] = "auto",
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
 ) -> None:
-    """Caption length (the paper's Table 1), quality signals and rejects, by config."""
-    from .console import show_csv, show_json, show_table
-    from .stats import statistics
-    from .stats.run import TABLES
+    """Caption length (the paper's Table 1), quality signals and rejects, by config; the boxes in
+    the captions of a grounding config, and how many of them are right.
+    """
+    from functools import partial
 
-    tables = {str(build): statistics(build) for build in builds}
+    from .console import progress, show_csv, show_json, show_table
+    from .errors import BadInput
+    from .stats import by_config, statistics, upright
+    from .stats.run import GROUNDING_TABLES, TABLES
+
+    bar = partial(progress, "reading boxes", total=None, unit="captions")
+    tables = {
+        str(build): statistics(build, boxes=boxes, references=references, progress=bar)
+        for build in builds
+    }
+    if (references or boxes != "auto") and not any("grounding" in t for t in tables.values()):
+        raise BadInput("--references and --boxes: no build has a config of task grounding")
     if as_json:
         show_json(
             {b: {name: t.dicts() for name, t in found.items()} for b, found in tables.items()}
         )
         return
     if as_csv:
-        first = next(iter(tables.values()))["length"]
-        show_csv(
-            ["build", *first.columns],
-            [(b, *row) for b, found in tables.items() for row in found["length"].rows],
-        )
+        columns, rows = by_config(tables)
+        show_csv(columns, rows)
         return
     for build, found in tables.items():
-        for name, title in TABLES.items():
-            table = found[name]
+        shown = [(TABLES[name], table) for name, table in found.items() if name in TABLES]
+        for name, title in GROUNDING_TABLES.items():
+            shown += upright(title, found[name]) if name in found else ()
+        for title, table in shown:
             if table.rows:
                 show_table(table.columns, table.rows, title=f"{build}: {title}")
 

@@ -8,8 +8,8 @@ import yaml
 
 from vila2data.build.manifest import FunnelStep
 from vila2data.build.views import readable
-from vila2data.stats import statistics
-from vila2data.stats.run import TABLES
+from vila2data.stats import statistics, upright
+from vila2data.stats.run import GROUNDING_TABLES, TABLES
 
 from .source import Source
 
@@ -139,16 +139,17 @@ def _yaml(content: Mapping[str, Any]) -> str:
 
 
 def caption_tables(source: Source) -> list[Table]:
-    """Caption length (Table 1 of the paper), quality signals and rejects, where there are any."""
+    """Caption length (Table 1 of the paper), quality signals, rejects, and the boxes of grounding
+    captions, where there are any.
+    """
     if not source.has_captions:
         return []
     with readable(source.path):
         found = statistics(source.path)
-    return [
-        Table.of(title, found[name].columns, found[name].rows)
-        for name, title in TABLES.items()
-        if found[name].rows
-    ]
+    tables = [(title, found[name]) for name, title in TABLES.items()]
+    for name, title in GROUNDING_TABLES.items():
+        tables += upright(title, found[name]) if name in found else ()
+    return [Table.of(title, table.columns, table.rows) for title, table in tables if table.rows]
 
 
 def other_statistics(source: Source) -> list[Table]:
