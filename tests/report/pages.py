@@ -180,3 +180,16 @@ def scene(key="s1", boxes=((0.25, 0.5, 0.5, 1.0), (0.0, 0.0, 0.1, 0.2)), **value
         ],
         "flip_safe": True,
     } | values
+
+
+def phrase(text, boxes, start=0, *, score=0.5):
+    """A phrase of ``grounded-narration``."""
+    end = None if text is None or start is None else start + len(text)
+    boxes = [list(box) for box in boxes]
+    return {"text": text, "start": start, "end": end, "boxes": boxes, "score": score}
+
+
+def grounded(key, caption, phrases=(), **values):
+    """A row of ``grounded-narration`` whose build was made without a corpus."""
+    row = {"key": key, "caption": caption, "width": 200, "height": 100, "phrases": list(phrases)}
+    return row | values

@@ -7,7 +7,18 @@ import subprocess
 
 import numpy as np
 import pytest
-from pages import Page, asked, caption, image_bytes, make_build, scene, solid, space_row
+from pages import (
+    Page,
+    asked,
+    caption,
+    grounded,
+    image_bytes,
+    make_build,
+    phrase,
+    scene,
+    solid,
+    space_row,
+)
 from PIL import Image
 
 from vila2data.corpus.pack import pack
@@ -81,13 +92,29 @@ def hard_build(folder):
     return make_build(folder, "coyo-recap", tables, license="l" * 200)
 
 
+def hard_narration(folder):
+    """Captions with many marks, long ones, right to left, and canvases of extreme shapes."""
+    words = [f"w{n}" * (n % 40 + 1) for n in range(60)]
+    starts = [sum(len(word) + 1 for word in words[:n]) for n in range(60)]
+    many = [
+        phrase(word, [(n / 70, 0, 1, 1)], start)
+        for n, (word, start) in enumerate(zip(words, starts, strict=True))
+    ]
+    arabic = "سيارة حمراء " * 20
+    rows = [
+        grounded("many", " ".join(words), many, grounded_caption="g" * 3_000, width=1, height=900),
+        grounded("rtl", arabic, [phrase(arabic[:200], [(0, 0, 1, 1)])], width=9_000, height=1),
+    ]
+    return make_build(folder, "grounded-narration", {"short": rows})
+
+
 def test_nothing_is_loaded_and_nothing_complained_of(browse, tmp_path, spatial):
     page, log = tmp_path / "report.html", tmp_path / "net.json"
-    builds = [spatial, hard_build(tmp_path / "hard")]
+    builds = [spatial, hard_build(tmp_path / "hard"), hard_narration(tmp_path / "narration")]
     write_report(builds, page, corpus=None, samples=5, keys=[], seed=0)
     dom, stderr, asked = watched(browse, page, log)
     assert "CONSOLE" not in stderr
-    assert Page(dom).all("title")[0].text == "2 builds · report"
+    assert Page(dom).all("title")[0].text == "3 builds · report"
     assert asked == set()
     # What would be seen if it were otherwise: a page that breaks its policy, and one without any.
     broken = tmp_path / "broken.html"
@@ -115,7 +142,8 @@ def test_pictures_are_shown_and_nothing_overflows(browse, tmp_path, width):
     wide = scene("w" * 300, image={"bytes": image_bytes(2000, 200), "path": None}, source="s" * 150)
     spatial = make_build(tmp_path / "spatial", "spatial-relation-qa", {"default": [scene(), wide]})
     page = tmp_path / "report.html"
-    write_report([spatial, hard], page, corpus=tmp_path / "corpus", samples=5, keys=[], seed=0)
+    builds = [spatial, hard, hard_narration(tmp_path / "narration")]
+    write_report(builds, page, corpus=tmp_path / "corpus", samples=5, keys=[], seed=0)
     text = re.sub(_POLICY, "", page.read_text("utf-8"))
     page.write_text(text.replace("</body>", MEASURE + "</body>"), "utf-8")
     dom, _ = browse(page, "--dump-dom", width=width)
@@ -171,6 +199,25 @@ def test_layers_can_be_switched_off(browse, tmp_path, switched_off, seen):
     shown = shot[rows.min() : rows.max(), columns.min() : columns.max()]
     blue = shown[..., 2] - shown[..., 0] > 60
     assert [blue[:80].any(), blue[90:].any()] == seen, "the 2D box lies above the wire frame"
+
+
+def test_a_phrase_brings_out_its_boxes(browse, tmp_path):
+    boxes = [[(0.1, 0.1, 0.4, 0.4), (0.6, 0.1, 0.9, 0.4)], [(0.2, 0.2, 0.8, 0.8)]]
+    items = [phrase("a dog", boxes[0]), phrase("a cat", boxes[1], 7)]
+    rows = [grounded(key, "a dog, a cat", items) for key in "ab"]
+    build = make_build(tmp_path / "b", "grounded-narration", {"short": rows})
+    page = tmp_path / "report.html"
+    write_report([build], page, corpus=None, samples=2, keys=["a", "b"], seed=0)
+    look = """<script>document.querySelector('mark.of-1').focus();
+    document.body.dataset.found = JSON.stringify([...document.querySelectorAll('rect, g')].map(
+      e => [e.tagName, e.getAttribute('class').slice(-4), getComputedStyle(e).opacity]))</script>"""
+    text = re.sub(_POLICY, "", page.read_text("utf-8"))
+    page.write_text(text.replace("</body>", look + "</body>"), "utf-8")
+    dom, _ = browse(page, "--dump-dom")
+    found = json.loads(Page(dom).all("body")[0]["data-found"])
+    pale = [["rect", "of-2", "0.12"], ["rect", "of-1", "1"], ["rect", "of-1", "1"]]
+    pale += [["g", "of-2", "0.12"], ["g", "of-1", "1"], ["g", "of-1", "1"]]
+    assert found == pale + [[tag, name, "1"] for tag, name, _ in pale], "of its own sample alone"
 
 
 def near(pixel, colour):

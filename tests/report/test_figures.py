@@ -17,7 +17,7 @@ from vila2data.report.charts import check_svg
 from vila2data.report.figures import figures_of
 from vila2data.report.labels import Labels
 from vila2data.report.lines import clipped, hull
-from vila2data.report.pictures import boxes_of
+from vila2data.report.overlay import boxes_of
 from vila2data.report.space import space_of
 from vila2data.report.topview import step_of, top_view
 from vila2data.report.turns import conversation_of

@@ -4,7 +4,9 @@ import pytest
 from pages import caption, image_bytes, make_build, scene
 
 from vila2data.corpus.images import ImageLimits
-from vila2data.report.pictures import NoPicture, Picture, boxes_of, picture_of
+from vila2data.report.overlay import boxes_of
+from vila2data.report.phrases import phrases_of
+from vila2data.report.pictures import NoPicture, Picture, picture_of
 from vila2data.report.source import place_of
 
 
@@ -29,28 +31,6 @@ def test_boxes_lie_where_the_build_says(report, spatial):
     assert "object object: left of, target 1, gap 1.50 m" in page.html
 
 
-def test_boxes_of_phrases_are_drawn_over_the_picture_of_the_corpus(report, tmp_path):
-    from vila2data.corpus.pack import pack
-    from vila2data.corpus.sources import SourceItem
-
-    pack([SourceItem("a", lambda: image_bytes(200, 100), b"x", {})], tmp_path / "corpus")
-    phrases = [
-        {
-            "text": "a car",
-            "start": 0,
-            "end": 5,
-            "boxes": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]],
-            "score": 1,
-        }
-    ]
-    row = {"key": "a", "caption": "a car", "grounded_caption": "<p>a car</p>", "phrases": phrases}
-    build = make_build(tmp_path / "b", "grounded-narration", {"short": [row]})
-    page = report(build, corpus=tmp_path / "corpus")
-    assert rectangles(page) == [(0, 0, 100, 100), (100, 0, 100, 100)]
-    assert "a car × 2" in page.all("ul", "legend")[0].text
-    assert [e.text for e in page.all("p", "text")] == ["a car", "<p>a car</p>"]
-
-
 def test_boxes_that_cannot_be_drawn_are_counted(report, tmp_path):
     boxes = [(0, 0, math.nan, 1), (0.5, 0.5, 0.5, 0.9), (2, 2, 3, 3), (-1, -1, 0.5, math.inf)]
     rows = [scene(boxes=[*boxes, (-1, -1, 0.5, 2)])]
@@ -68,7 +48,9 @@ def test_a_hundred_boxes_are_drawn_at_most():
 
 @pytest.mark.parametrize("value", [None, 7, "text", [1], [{"bbox": "x"}], [{"bbox": ["a"] * 4}]])
 def test_columns_of_another_form_draw_nothing(value):
-    assert boxes_of([{"objects": value}, {"phrases": value}])[0] == []
+    assert boxes_of([{"objects": value}])[0] == []
+    phrases = phrases_of([{"phrases": value}])
+    assert boxes_of([], [box for phrase in phrases for box in phrase.boxes])[0] == []
 
 
 def test_pictures_are_made_small_and_damaged_ones_refused():

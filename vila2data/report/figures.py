@@ -7,7 +7,8 @@ from typing import Any
 from vila2data.errors import MissingExtra
 
 from .labels import Label, Labels
-from .pictures import Box, Picture, embedded, label_colours
+from .overlay import Box, label_colours
+from .pictures import Canvas, Picture, embedded
 from .space import Space, space_of
 from .topview import TopView, top_view
 from .view3d import view_of_space
@@ -49,7 +50,7 @@ def _view(space: Space) -> Picture | None:
         return None  # the page is whole without it
 
 
-def numbers_over(picture: Picture, boxes: Sequence[Box]) -> list[Label]:
+def numbers_over(picture: Picture | Canvas, boxes: Sequence[Box]) -> list[Label]:
     """The numbers of boxes at their corners; those without a role where there is room."""
     labels = Labels(picture.width_px, picture.height_px)
     for box in boxes:
@@ -60,7 +61,7 @@ def numbers_over(picture: Picture, boxes: Sequence[Box]) -> list[Label]:
     return labels.take()
 
 
-def _corners(box: Box, picture: Picture, width: float) -> Iterator[tuple[float, float]]:
+def _corners(box: Box, picture: Picture | Canvas, width: float) -> Iterator[tuple[float, float]]:
     left = box.left_norm * picture.width_px + width / 2 + 1
     top = box.top_norm * picture.height_px + 8
     right = (box.left_norm + box.width_norm) * picture.width_px - width / 2 - 1

@@ -29,8 +29,9 @@ from .facts import (
     provenance_of,
     recipe_of,
 )
-from .gallery import Card, anchor_of, cards_of
-from .pictures import PALETTE, NoPicture, PictureFinder
+from .gallery import Card, cards_of
+from .overlay import PALETTE
+from .pictures import Canvas, NoPicture, PictureFinder
 from .samples import choose_keys
 from .source import Source, opened
 
@@ -150,7 +151,9 @@ def _render(sections: Sequence[Section]) -> str:
         lengths=compared_lengths([(section.source, section.tables) for section in sections]),
         elsewhere=_elsewhere(sections),
         palette=PALETTE,
+        phrases=max((card.phrases for section in sections for card in section.cards), default=0),
         is_missing=lambda picture: isinstance(picture, NoPicture),
+        is_blank=lambda picture: isinstance(picture, Canvas),
     )
 
 
@@ -159,6 +162,6 @@ def _elsewhere(sections: Sequence[Section]) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for section in sections:
         for card in section.cards:
-            place = (section.source.label, anchor_of(section.source, card.key))
+            place = (section.source.label, card.anchor)
             found.setdefault(card.key, []).append(place)
     return found

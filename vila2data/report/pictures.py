@@ -1,9 +1,8 @@
-"""Pictures of samples as data URLs, and the boxes that are drawn over them."""
+"""Pictures of samples as data URLs, and what stands in for one."""
 
 import base64
 import io
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,9 @@ _SIDE_PX = 480
 _LARGE_SIDE_PX = 720  # where wire frames are drawn over the picture
 _JPEG_QUALITY = 80
 _MAX_PICTURES = 4
-_MAX_BOXES = 100
 _IMAGE_COLUMNS = ("image", "images", "image_path", "image_paths")
-_LABEL_CHARS = 60
-
-PALETTE = (
-    *("#2f8fff", "#ff8a1f", "#27c26c", "#ff4f6d"),
-    *("#b57bff", "#e6c200", "#19c7d4", "#ff7ad1"),
-)
-"""Colours of labels, in order of their first appearance in a row."""
+_STEEPEST = 8.0
+"""Of a canvas: its longer side over the shorter one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +40,30 @@ class NoPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """A box in parts of the picture.
+class Canvas:
+    """A blank that boxes are drawn on where there is no picture.
 
     Attributes:
-        colour: goes with the label.
-        number: place among the row's objects, where its relations refer to them.
-        has_role: whether a relation names it, or the row has none.
+        note: why there is none, and what the canvas is.
     """
 
-    label: str
-    colour: int
-    left_norm: float
-    top_norm: float
-    width_norm: float
-    height_norm: float
-    number: int | None = None
-    has_role: bool = True
+    note: str
+    width_px: int
+    height_px: int
+
+    @classmethod
+    def of(cls, missing: NoPicture, width: object, height: object) -> "Canvas":
+        """A canvas in the shape of an image of that size, square where it is no size."""
+        if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+            about = "square canvas, since the row does not tell the image's size"
+            return cls(f"{missing.reason} The boxes lie on a {about}.", _SIDE_PX, _SIDE_PX)
+        ratio = min(max(width / height, 1 / _STEEPEST), _STEEPEST)
+        drawn = f", drawn {'8:1' if ratio > 1 else '1:8'}" if ratio != width / height else ""
+        return cls(
+            f"{missing.reason} The boxes lie on a blank canvas of {width} × {height}{drawn}.",
+            round(_SIDE_PX * min(ratio, 1)),
+            round(_SIDE_PX / max(ratio, 1)),
+        )
 
 
 def picture_of(content: bytes, limits: ImageLimits, side_px: int = _SIDE_PX) -> Picture | NoPicture:
@@ -138,77 +138,3 @@ class PictureFinder:
         if content is None:
             return NoPicture("No image: the corpus holds none with this key.")
         return picture_of(content, self._limits)
-
-
-def boxes_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Box], int]:
-    """Boxes of the columns ``objects`` and ``phrases``, and how many more are not drawn.
-
-    A box is not drawn where it is not finite, lies outside the picture, or is one of too many;
-    those that relations name come first.
-    """
-    colours = label_colours(rows)
-    boxes: dict[Box, None] = {}  # the same box may stand in several configs
-    left_out = 0
-    labelled = [item for row in rows for item in _labelled(row)]
-    for item in sorted(labelled, key=lambda item: not item.has_role):
-        box = _box(item, colours[item.label])
-        if box is None or (len(boxes) >= _MAX_BOXES and box not in boxes):
-            left_out += 1
-        else:
-            boxes[box] = None
-    return list(boxes), left_out
-
-
-def label_colours(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Place in ``PALETTE`` of each label of the rows."""
-    labels = dict.fromkeys(item.label for row in rows for item in _labelled(row))
-    return {label: number % len(PALETTE) for number, label in enumerate(labels)}
-
-
-def label_of(item: Mapping[str, Any]) -> str:
-    """What an object is called on the page."""
-    return str(item.get("category") or "")[:_LABEL_CHARS]
-
-
-@dataclass(frozen=True, slots=True)
-class _Labelled:
-    """A box as the row holds it."""
-
-    label: str
-    bbox: object
-    number: int | None = None
-    has_role: bool = True
-
-
-def _labelled(row: Mapping[str, Any]) -> Iterator[_Labelled]:
-    relations = structs(row.get("relations"))
-    named = [relation.get(end) for relation in relations for end in ("anchor", "target")]
-    roles = {place for place in named if isinstance(place, int)}
-    for number, item in enumerate(structs(row.get("objects"))):
-        if relations:
-            yield _Labelled(label_of(item), item.get("bbox"), number, number in roles)
-        else:
-            yield _Labelled(label_of(item), item.get("bbox"))
-    for item in structs(row.get("phrases")):
-        boxes = item.get("boxes")
-        for bbox in boxes if isinstance(boxes, list) else []:
-            yield _Labelled(str(item.get("text") or "")[:_LABEL_CHARS], bbox)
-
-
-def structs(value: object) -> list[dict[str, Any]]:
-    """The structs of a list column; none where it holds something else."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _box(item: _Labelled, colour: int) -> Box | None:
-    """The part of a box, xyxy 0-1, that lies in the picture."""
-    bbox = item.bbox
-    if not isinstance(bbox, list | tuple) or len(bbox) != 4:
-        return None
-    if not all(isinstance(edge, int | float) and math.isfinite(edge) for edge in bbox):
-        return None
-    left, top, right, bottom = (min(max(float(edge), 0.0), 1.0) for edge in bbox)
-    if right <= left or bottom <= top:
-        return None
-    size = (right - left, bottom - top)
-    return Box(item.label, colour, left, top, *size, item.number, item.has_role)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vila2data.cuboids import Floats, corners
 
-from .pictures import label_colours, label_of, structs
+from .overlay import label_colours, label_of, structs
 
 CAMERA = -1
 """The anchor of a relation to the camera."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import isfinite
 from typing import Any
 
-from .pictures import structs
+from .overlay import structs
 from .space import CAMERA, MAX_QUESTIONS
 
 _MAX_CHARS = 6_000
@@ -74,10 +75,10 @@ def _messages(values: Mapping[str, Any]) -> Iterator[Turn]:
 
 
 def _notes(values: Mapping[str, Any]) -> list[str]:
-    """What each answer is, where the row says so: its task, or its relation."""
-    tasks = values.get("tasks")
-    if isinstance(tasks, list):
-        return [str(task) for task in tasks]
+    """What each answer is, where the row says so: its task and question, or its relation."""
+    columns = [c for name in ("tasks", "question_ids") if isinstance(c := values.get(name), list)]
+    if columns:
+        return [", ".join(str(v) for v in told if v is not None) for told in zip_longest(*columns)]
     return [_relation(relation) for relation in structs(values.get("relations"))[:MAX_QUESTIONS]]
 
 

@@ -18,7 +18,7 @@ from vila2data.errors import BadInput, MissingExtra
 from vila2data.optional import require
 
 from .labels import Labels
-from .pictures import PALETTE
+from .overlay import PALETTE
 from .space import Space, space_of
 from .topview import step_of
 
