@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from . import feed, memory, pipeline, spatial, statistics
+from . import feed, grounding, memory, pipeline, spatial, statistics
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "statistics": statistics.main,
@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "memory": memory.main,
     "feed": feed.main,
     "spatial": spatial.main,
+    "grounding": grounding.main,
 }
 
 

@@ -8,8 +8,6 @@ import argparse
 import json
 import multiprocessing
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +38,7 @@ from vila2data.builders.spatial_relation_qa.shards import (
 from vila2data.builders.spatial_relation_qa.templates import templates
 from vila2data.schema import SPATIAL_RELATION_QA_PATHS
 
+from .peaks import watched
 from .timing import seconds_in_turn, show
 
 BOXES = 20
@@ -49,7 +48,6 @@ WORKERS = 2
 ROUNDS = 3
 PAIRS = (5_000, 20_000)
 PAIRS_A_SCENE = 5.1
-POLL_S = 0.05
 
 
 def recipe(folder: Path) -> SpatialRelationQARecipe:
@@ -248,36 +246,13 @@ def measure_build(wanted: int) -> None:
         scenes = round(wanted / PAIRS_A_SCENE)
         file = write_omni3d(folder / "scenes.json", scenes=scenes, boxes=(BOXES, BOXES))
         size_gb = file.stat().st_size / 1e9
-        command = [sys.executable, "-m", "benchmarks.spatial", "--build", name]
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        peaks: dict[int, float] = {}
-        while running.poll() is None:
-            for pid in [running.pid, *_children(running.pid)]:
-                peaks[pid] = max(peaks.get(pid, 0.0), _peak_mib(pid))
-            time.sleep(POLL_S)
-        assert running.stdout is not None
-        seconds, pairs = map(float, running.stdout.read().split()[-2:])
-    driver = peaks.pop(running.pid)
+        found = watched("-m", "benchmarks.spatial", "--build", name)
+    seconds, pairs = map(float, found.printed.split())
     print(
         f"| {scenes:,} | {size_gb:.2f} | {pairs:,.0f} | {seconds:.1f} | {pairs / seconds:,.0f} "
-        f"| {driver:,.0f} | {max(peaks.values()):,.0f} |",
+        f"| {found.driver_mib:,.0f} | {found.worker_mib:,.0f} |",
         flush=True,
     )
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:  # it has just ended
-        return []
-
-
-def _peak_mib(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def main(pairs: Sequence[int] = PAIRS) -> None:
