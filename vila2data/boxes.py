@@ -117,7 +117,12 @@ class Convention:
         return f"{self.opening}{written}{self.closing}"
 
     def render_each(self, boxes_norm: Floats, sizes: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each of many boxes, (n, 4), by itself; as ``render``, and quicker."""
+        """The text of each of many boxes, (n, 4), by itself; as ``render``, and quicker.
+
+        Args:
+            boxes_norm: (n, 4), xyxy.
+            sizes: (n, 2), width and height, where the convention writes pixels.
+        """
         starts = np.arange(len(boxes_norm) + 1)
         texts: list[str] = self.render_groups(boxes_norm, starts, sizes).to_pylist()
         return texts
@@ -138,7 +143,7 @@ class Convention:
         Args:
             boxes_norm: (n, 4), phrase after phrase.
             starts: (p + 1,), where those of each phrase begin; none is without.
-            sizes: (p, 2), width and height of the phrase's image.
+            sizes: (p, 2), width and height, where the convention writes pixels.
 
         Raises:
             ValueError: as ``render``.

@@ -4,9 +4,9 @@ from functools import cache
 from importlib.resources import files
 
 import duckdb
-import yaml
 
 from vila2data.build.views import sql_list
+from vila2data.nouns import irregular_nouns
 
 from .recipe import GroundedNarrationRecipe
 
@@ -41,13 +41,13 @@ def prepare(
     for name, value in _variables(recipe).items():
         connection.execute(f"SET VARIABLE {name} = {value}")
     connection.execute(f"CREATE OR REPLACE TEMP VIEW source AS {source_sql}")
-    connection.execute(_text("filter.sql"))
+    connection.execute(_text())
 
 
 def _variables(recipe: GroundedNarrationRecipe) -> dict[str, str]:
     """Each variable as SQL."""
     boxes, rows = recipe.boxes, recipe.rows
-    nouns: dict[str, str] = yaml.safe_load(_text("nouns.yaml"))
+    nouns = irregular_nouns()
     return {
         "min_side": _double(boxes.min_side),
         "min_score": _double(boxes.min_score),
@@ -69,5 +69,5 @@ def _double(value: float | None) -> str:
 
 
 @cache
-def _text(name: str) -> str:
-    return (files(__package__ or "") / name).read_text(encoding="utf-8")
+def _text() -> str:
+    return (files(__package__ or "") / "filter.sql").read_text(encoding="utf-8")

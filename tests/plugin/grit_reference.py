@@ -198,7 +198,7 @@ def category_of(phrase: str) -> str:
 @cache
 def irregular_nouns() -> Mapping[str, str]:
     """Singular by plural."""
-    file = files("vila2data.builders.grounded_narration") / "nouns.yaml"
+    file = files("vila2data") / "nouns.yaml"
     nouns: dict[str, str] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return nouns
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from vila2data.nouns import singular
+
 _AFTER_HEAD = frozenset(
     ("of", "in", "on", "with", "for", "at", "by", "from", "to", "near", "that", "which", "who")
 )
@@ -14,13 +16,6 @@ _MEASURES = """
 """
 _MAX_NAME_WORDS = 4
 
-_PLURALS = """
-    men man|women woman|children child|people person|persons person|feet foot|teeth tooth
-    geese goose|mice mouse|knives knife|leaves leaf|loaves loaf|shelves shelf|wolves wolf
-    calves calf|scarves scarf|potatoes potato|tomatoes tomato|mangoes mango|buses bus|lenses lens
-    ties tie|pies pie|movies movie|cookies cookie|hoodies hoodie|axes axe|gas gas|canvas canvas
-    policemen policeman|firemen fireman|fishermen fisherman|businessmen businessman|snowmen snowman
-"""
 _SAME = """couch sofa|tv television monitor|airplane aeroplane plane aircraft|bicycle bike
 motorcycle motorbike|cell-phone cellphone mobile-phone smartphone phone|refrigerator fridge
 hair-drier hair-dryer hairdryer|donut doughnut|dining-table table|potted-plant plant houseplant
@@ -36,25 +31,8 @@ parrot swan|airplane: jet airliner biplane|car: taxi cab sedan suv|boat: ship sa
 bottle: beer-bottle wine-bottle|chair: armchair stool|clock: clock-tower"""
 _LISTED = re.compile(r"\s*(?:/|,|;|\||\bor\b)\s*")
 _NEW_GROUP = re.compile(r"[|\n]")
-_IRREGULAR = dict(group.split() for group in _NEW_GROUP.split(_PLURALS.strip()))
 _MEASURE_WORDS = frozenset(_MEASURES.split())
 _ASIDE = re.compile(r"\([^()]*\)")
-
-
-def singular(word: str) -> str:
-    """The singular of a lower-case noun, by the rules of docs/grounding.md and fewer exceptions.
-
-    Example:
-        >>> singular("sandwiches"), singular("buses"), singular("glass")
-        ('sandwich', 'bus', 'glass')
-    """
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if len(word) <= 3 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes", "zes")) else word[:-1]
 
 
 def head_words(phrase: str) -> list[str]:

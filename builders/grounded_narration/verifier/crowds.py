@@ -11,13 +11,12 @@ there might be, and none that is not:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import yaml
+
+from vila2data.nouns import irregular_nouns
 
 from ..recipe import PhraseRules, RowRules
 from .phrases import Ints, Phrases
@@ -79,13 +78,6 @@ def _iou(a: Box, b: Box) -> float:
     return shared / (areas - shared)
 
 
-@cache
-def _irregular() -> Mapping[str, str]:
-    text = (files(__package__).parent / "nouns.yaml").read_text(encoding="utf-8")  # type: ignore[attr-defined]
-    nouns: dict[str, str] = yaml.safe_load(text)
-    return nouns
-
-
 def _category(text: str) -> str:
     """The head noun of a noun chunk, singular; "" where it has none."""
     words = [word for word in text.translate(_BLANKS).split(" ") if word]
@@ -97,8 +89,8 @@ def _category(text: str) -> str:
 
 
 def _singular(noun: str) -> str:
-    if noun in _irregular():
-        return _irregular()[noun]
+    if noun in irregular_nouns():
+        return irregular_nouns()[noun]
     if len(noun) <= 3 or not noun.endswith("s") or noun.endswith(("ss", "us", "is")):
         return noun
     if noun.endswith("ies"):
