@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unicodedata import category
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vila2data.build.tables import work_connection
+from vila2data.build.tables import streamed, work_connection
 from vila2data.build.work import write_shard
 from vila2data.conversation import neutralise
 from vila2data.counts import Counts, added
@@ -103,8 +102,7 @@ def _filtered(task: Task) -> Iterator[pa.RecordBatch]:
     with work_connection(str(task.work)) as connection, readable(task.part.path):
         connection.execute(f"SET threads = {task.threads}")
         prepare(connection, task.recipe, task.part.source_sql(task.first, task.end))
-        reader: Any = connection.sql("FROM narratable").to_arrow_reader(_BATCH_ROWS)
-        yield from reader
+        yield from streamed(connection, "FROM narratable", _BATCH_ROWS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,12 @@ import pyarrow as pa
 from .views import sql_text
 
 _MEMORY_LIMIT = "4GB"
+_ERRORS = {
+    "Conversion Error": duckdb.ConversionException,
+    "Invalid Input Error": duckdb.InvalidInputException,
+    "IO Error": duckdb.IOException,
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+}
 
 
 @contextmanager
@@ -31,9 +37,17 @@ def work_connection(folder: str | None) -> Iterator[duckdb.DuckDBPyConnection]:
 def streamed(
     connection: duckdb.DuckDBPyConnection, sql: str, rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """The result of a query in batches of about ``rows``, not all at once."""
+    """The result of a query in batches of about ``rows``, not all at once.
+
+    Raises:
+        duckdb.Error: of the same kind whether DuckDB meets it before the first batch or after.
+    """
     reader: Any = connection.sql(sql).to_arrow_reader(rows)
-    yield from reader
+    try:
+        yield from reader
+    except OSError as error:  # how Arrow passes on what DuckDB meets between two batches
+        kind = _ERRORS.get(str(error).partition(":")[0], duckdb.Error)
+        raise kind(str(error)) from error
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

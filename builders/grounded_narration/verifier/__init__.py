@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from vila2data.build.manifest import Manifest
+from vila2data.build.tables import streamed
 from vila2data.build.views import sql_list, sql_name
 
 from ..recipe import Density
@@ -126,7 +127,7 @@ def _batches(
         f"{is_harmless('caption')} AS is_harmless, {broken(rules)} AS broken "
         f"FROM {sql_name(config)}"
     )
-    for columns in connection.sql(query).to_arrow_reader(_ROWS_AT_A_TIME):
+    for columns in streamed(connection, query, _ROWS_AT_A_TIME):
         if columns.num_rows:
             yield columns
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vila2data.build.tables import streamed
 from vila2data.build.views import sql_name
 from vila2data.cuboids import Floats
 
@@ -125,7 +126,7 @@ class Batch:
 def batches(connection: duckdb.DuckDBPyConnection, config: str) -> Iterator[Batch]:
     """All rows of ``config`` in order, without their images."""
     query = f"SELECT {_COLUMNS} FROM {sql_name(config)}"
-    for columns in connection.sql(query).to_arrow_reader(_ROWS_AT_A_TIME):
+    for columns in streamed(connection, query, _ROWS_AT_A_TIME):
         if columns.num_rows:
             yield _batch(columns)
 
