@@ -15,6 +15,7 @@ SIZE = (640, 480)
 WRITTEN = {
     "norm3": "[0.123, 0.250, 0.500, 0.988]",
     "norm2": "[0.12, 0.25, 0.50, 0.99]",
+    "llava": "[0.12, 0.25, 0.5, 0.99]",
     "shikra": "[0.123,0.250,0.500,0.988]",
     "vila": "[0.123,0.250,0.500,0.988]",
     "ferret": "[123, 250, 500, 988]",
@@ -28,6 +29,7 @@ WRITTEN = {
 SECOND = (0.0, 0.0, 1.0, 1.0)
 TOGETHER = {
     "norm3": "[0.123, 0.250, 0.500, 0.988], [0.000, 0.000, 1.000, 1.000]",
+    "llava": "[0.12, 0.25, 0.5, 0.99], [0.0, 0.0, 1.0, 1.0]",
     "shikra": "[0.123,0.250,0.500,0.988;0.000,0.000,1.000,1.000]",
     "kosmos2": "<object><patch_index_0259><patch_index_1007></delimiter_of_multi_objects/>"
     "<patch_index_0000><patch_index_1023></object>",
@@ -94,7 +96,7 @@ def test_precision_is_one_step() -> None:
     steps = {name: 1 / c.precision((200, 300)) for name, c in CONVENTIONS.items()}
     assert steps == pytest.approx(
         dict.fromkeys(["norm3", "shikra", "vila", "ferret", "qwen3_vl"], 1000)
-        | {"norm2": 100, "kosmos2": 32, "qwen_vl": 999, "qwen2_vl": 999}
+        | {"norm2": 100, "llava": 100, "kosmos2": 32, "qwen_vl": 999, "qwen2_vl": 999}
         | {"pixels": 200, "qwen2_5_vl": 200}
     )
 

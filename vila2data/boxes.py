@@ -67,6 +67,9 @@ def xywh_from_xyxy(boxes: Floats) -> Floats:
     return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
+_LAST_ZEROS = re.compile(r"(?<=\.\d)(\d*?)0+\b")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """Boxes that stand together in a text, as those of one phrase do; ``text[start:end]``."""
@@ -89,6 +92,7 @@ class Convention:
         form: of one box, ``{}`` for each coordinate.
         steps: along each side of the image; None for one each pixel, which needs the size.
         decimals: of the written 0-1 number; None where the step's number is written.
+        trims: a last zero is not written, as Python prints a rounded number: 0.4, 0.0.
         opening, joint, closing: around and between the boxes of one phrase.
         phrase: how a phrase is written before its boxes.
     """
@@ -98,6 +102,7 @@ class Convention:
     form: str = "[{}, {}, {}, {}]"
     steps: int | None = None
     decimals: int | None = None
+    trims: bool = False
     opening: str = ""
     joint: str = ", "
     closing: str = ""
@@ -170,7 +175,7 @@ class Convention:
         inside = ((boxes >= 0) & (boxes <= 1)).all(axis=1)
         plain = np.logical_and(inside, (places[:, :2] < places[:, 2:]).all(axis=1))
         numbers = [
-            n if self.decimals is None else f"{n / steps:.{self.decimals}f}"
+            n if self.decimals is None else self._trimmed(f"{n / steps:.{self.decimals}f}")
             for n in range(steps + 1)
         ]
         table = pa.array(map(str, numbers), pa.string())
@@ -241,6 +246,8 @@ class Convention:
     def _number(self) -> str:
         if self.decimals is None:
             return "0|[1-9][0-9]{0,5}"
+        if self.trims:
+            return rf"[01]\.[0-9](?:[0-9]{{0,{self.decimals - 2}}}[1-9])?"
         return rf"[01]\.[0-9]{{{self.decimals}}}"
 
     def _pattern(self, number: str) -> str:
@@ -271,7 +278,10 @@ class Convention:
         if self.decimals is None:
             return self._printed % (x1, y1, x2, y2)
         across, down = steps
-        return self._printed % (x1 / across, y1 / down, x2 / across, y2 / down)
+        return self._trimmed(self._printed % (x1 / across, y1 / down, x2 / across, y2 / down))
+
+    def _trimmed(self, text: str) -> str:
+        return _LAST_ZEROS.sub(r"\1", text) if self.trims else text
 
     def _read(self, groups: Sequence[str], steps: Size) -> Box | None:
         if self.decimals is None:
@@ -344,10 +354,18 @@ _ALL = (
     ),
     Convention(
         "norm2",
-        "[0.12, 0.46, 0.70, 0.80], 0-1 with two decimals. LLaVA-1.5's instruction data; its "
-        "boxes are reported to be in the image padded to a square, here they are in the image.",
+        "[0.12, 0.46, 0.70, 0.80], 0-1 with two decimals.",
         steps=100,
         decimals=2,
+    ),
+    Convention(
+        "llava",
+        "[0.12, 0.46, 0.7, 0.8], 0-1 with two decimals, of which a last zero is left out. "
+        "LLaVA-1.5's instruction data; its boxes are reported to be in the image padded to a "
+        "square, here they are in the image.",
+        steps=100,
+        decimals=2,
+        trims=True,
     ),
     Convention(
         "shikra",

@@ -1,6 +1,5 @@
 """Recipes: one YAML file, one tree of frozen models, every mistake reported at once."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, Val
 
 from . import registry
 from .errors import RecipeError
+from .shown import nearest
 
 Location = tuple[str | int, ...]
 RecipeType = TypeVar("RecipeType", bound="Recipe")
@@ -121,7 +121,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Any:
     builder = parsed.content.get("builder")
     known = registry.names("builders")
     if builder not in known:
-        told = _nearest(str(builder), known) if builder else f"; known: {', '.join(known)}"
+        told = nearest(str(builder), known) if builder else f"; known: {', '.join(known)}"
         line = _place(file, parsed.places, ("builder",))
         what = f"'{builder}' is no builder" if builder else "is missing"
         raise RecipeError(_report(file, [*parsed.mistakes, f"{line}: builder: {what}{told}"]))
@@ -245,7 +245,7 @@ def _mistake(file: Path, parsed: _Parsed, model: type[BaseModel], error: Any) ->
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         block = _model_at(model, parsed.content, location[:-1])
-        message = "is no key here" + _nearest(
+        message = "is no key here" + nearest(
             str(location[-1]), list(block.model_fields) if block else []
         )
     elif error["type"] == "missing":
@@ -269,13 +269,6 @@ def _model_at(model: type[BaseModel], content: Any, location: Location) -> type[
         resolve = getattr(blocks[0], "resolve", None)
         model = resolve(content) if resolve else blocks[0]
     return model
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(known)}" if known else ""
 
 
 def _place(file: Path, places: Mapping[Location, str], location: Location) -> str:

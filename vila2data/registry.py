@@ -29,8 +29,8 @@ def load(kind: Kind, name: str) -> Any:
     Raises:
         BadInput: nothing is registered under that name.
     """
-    try:
-        return _points(kind)[name].load()
-    except KeyError:
+    point = _points(kind).get(name)
+    if point is None:
         known = ", ".join(names(kind)) or "none installed"
-        raise BadInput(f"there is no {kind[:-1]} '{name}'; known: {known}") from None
+        raise BadInput(f"there is no {kind[:-1]} '{name}'; known: {known}")
+    return point.load()

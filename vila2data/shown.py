@@ -1,4 +1,7 @@
-"""How values are written for people, in tables and pages."""
+"""How values are written for people, in tables, pages and messages."""
+
+import difflib
+from collections.abc import Iterable
 
 
 def shown(value: object) -> str:
@@ -17,3 +20,17 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}".rstrip("0").rstrip(".")
     return str(value)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a message says after a name that is unknown.
+
+    Example:
+        >>> nearest("recapton", ["recaption", "build"])
+        "; did you mean 'recaption'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(known)}" if known else ""

@@ -115,5 +115,7 @@ def _digits(convention: Convention, numbers: Sequence[Ints]) -> list[pa.StringAr
             f"{number / convention.steps:.{convention.decimals}f}"
             for number in range(convention.steps + 1)
         ]
+        if convention.trims:  # down to one decimal
+            known = [text[:3] + text[3:].rstrip("0") for text in known]
     texts = pa.array(known)
     return [texts.take(pa.array(column)) for column in numbers]

@@ -14,11 +14,11 @@ from vila2data.corpus.names import printable
 from vila2data.cuboids import Floats, yaw_rotation
 from vila2data.errors import BadInput
 from vila2data.files import file_sha256, inside
+from vila2data.json_stream import members
 from vila2data.recipe import RecipePath
 
 from ..scene import UNKNOWN, Cuboid, Scene, Unread, number, numbers
 from ..source import SourceBlock, image_in
-from .json_stream import members
 from .native import (
     UPRIGHT,
     VISIBLE_OF_OCCLUDED,

@@ -20,11 +20,11 @@ from vila2data.corpus.names import printable
 from vila2data.cuboids import Floats
 from vila2data.errors import BadInput
 from vila2data.files import file_sha256
+from vila2data.json_stream import members
 from vila2data.recipe import RecipePath
 
 from ..scene import UNKNOWN, Cuboid, Scene, Unread, number
 from ..source import SourceBlock, image_in
-from .json_stream import members
 from .native import MAX_PIXELS
 
 _HELD_ROWS = 512

@@ -320,7 +320,7 @@ def test_numbers_beyond_any_place_are_no_alarm(tmp_path, value):
             r"infos\.json: has no array 'data_list'; the layout mmdet3d is an object with metainfo and data_list$",
         ),
         ({"metainfo": {"dataset": "KITTI"}, "data_list": {}}, r"has no array 'data_list'"),
-        ([], r"infos\.json: is no JSON object: expected \{ at about character 0"),
+        ([], r"infos\.json: is not readable as JSON: expected \{ at about character 0"),
         (
             '{"metainfo": {"dataset": "KITTI"}, "data_list": []',
             r"expected , or \} at about character 50, the file ends at 50$",

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
+from vila2data import json_stream
 from vila2data.builders.spatial_relation_qa.scene import Scene, Unread
-from vila2data.builders.spatial_relation_qa.sources import json_stream
-from vila2data.builders.spatial_relation_qa.sources.json_stream import members
 from vila2data.builders.spatial_relation_qa.sources.omni3d import Omni3D
 from vila2data.errors import BadInput
+from vila2data.json_stream import members
 
 K = [[500.0, 0.0, 320.0], [0.0, 500.0, 240.0], [0.0, 0.0, 1.0]]
 TURN = [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]
@@ -279,9 +279,9 @@ WHOLE = json.dumps({"images": [an_image(1)], "annotations": [an_annotation(1)]})
     [
         (
             "",
-            r"set\.json: is no JSON object: expected \{ at about character 0, the file ends at 0$",
+            r"set\.json: is not readable as JSON: expected \{ at about character 0, the file ends at 0$",
         ),
-        ("[1, 2]", r"set\.json: is no JSON object: expected \{ at about character 0$"),
+        ("[1, 2]", r"set\.json: is not readable as JSON: expected \{ at about character 0$"),
         (
             "{}",
             r"set\.json: has no array 'images'; the layout omni3d is an object with images, categories and annotations$",
@@ -308,7 +308,7 @@ def test_what_is_no_such_json_is_refused_with_its_place(tmp_path, text, message)
 def test_file_that_was_cut_is_refused(tmp_path, share):
     with pytest.raises(
         BadInput,
-        match=r"set\.json: is no JSON object: .* at about character \d+, the file ends at \d+$",
+        match=r"set\.json: is not readable as JSON: .* at about character \d+, the file ends at \d+$",
     ):
         read_text(tmp_path, WHOLE[: int(len(WHOLE) * share)])
 

@@ -1,4 +1,4 @@
-"""A JSON object of gigabytes, one element of its arrays at a time.
+"""JSON files of gigabytes, one element of their arrays and objects at a time.
 
 Each element is decoded by the standard library's parser from a buffer that moves through the file.
 So NaN is a number here, as Python and the tools that write such files have it.
@@ -45,10 +45,38 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def records(file: BinaryIO, name: str, at: str) -> Iterator[Any]:
+    """The records of a file, in order.
+
+    Args:
+        file: open for reading bytes.
+        name: of the file, for messages.
+        at: the key of the array that they are in; empty where the file is one array; ``*`` where it
+            is an object of records by id, which they then have as ``_key``.
+
+    Raises:
+        BadInput: the file is no such JSON, or ends within it.
+    """
+    cursor = _Cursor(name, file)
+    if not at:
+        yield from cursor.array()
+        return
+    found = False
+    for key, value in cursor.members(unique=at != "*"):
+        if at == "*":
+            whole = list(value) if isinstance(value, Iterator) else value
+            yield {**whole, "_key": key} if isinstance(whole, dict) else whole
+        elif key == at and isinstance(value, Iterator):
+            found = True
+            yield from value
+    if not found and at != "*":
+        raise BadInput(f"{name}: has no array '{at}'")
+
+
 class _Cursor:
     """A place in the text of a file."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path | str, file: BinaryIO) -> None:
         self._path = path
         self._file = file
         self._decoder = getincrementaldecoder("utf-8-sig")()
@@ -57,7 +85,14 @@ class _Cursor:
         self._passed = 0  # characters before the text
         self._ended = False
 
-    def members(self) -> Iterator[tuple[str, Any]]:
+    def array(self) -> Iterator[Any]:
+        if self._next() != "[":
+            self._refuse("expected [")
+        yield from self._elements()
+        self._end()
+
+    def members(self, *, unique: bool = True) -> Iterator[tuple[str, Any]]:
+        """With ``unique`` keys are kept in mind, and one that stands twice is refused."""
         keys = set()
         for _ in self._listed("{", "}"):
             if self._next() != '"':
@@ -65,7 +100,8 @@ class _Cursor:
             key = self._value()
             if key in keys:
                 self._refuse(f"the key {key!r} stands twice")
-            keys.add(key)
+            if unique:
+                keys.add(key)
             self._take(":")
             if self._next() == "[":
                 elements = self._elements()
@@ -74,6 +110,9 @@ class _Cursor:
                     pass
             else:
                 yield key, self._value()
+        self._end()
+
+    def _end(self) -> None:
         if self._next():
             self._refuse("expected the end of the file")
 
@@ -146,4 +185,6 @@ class _Cursor:
     def _refuse(self, fault: str, place: int | None = None) -> NoReturn:
         place = self._passed + self._at if place is None else place
         end = f", the file ends at {self._passed + len(self._text)}" if self._ended else ""
-        raise BadInput(f"{self._path}: is no JSON object: {fault} at about character {place}{end}")
+        raise BadInput(
+            f"{self._path}: is not readable as JSON: {fault} at about character {place}{end}"
+        )
