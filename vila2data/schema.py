@@ -13,7 +13,7 @@ from datasets import Features, Image, List, Value
 from .build.manifest import REJECTS_SUFFIX
 from .errors import BadInput, SchemaMismatch
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 TASKS = ("general", "spatial", "grounding", "ocr")
 FINISH_REASONS = ("stop", "length", "repetition", "error")
@@ -192,14 +192,25 @@ GROUNDED_REJECT = Features(
 are no text or no box of the caption.
 """
 
-_INSTRUCT = {
+_INSTRUCT: dict[str, object] = {
     "id": _STRING,
     "source": _STRING,
     "task": _STRING,
     "license": _STRING,
     "images": List(Image()),
     "messages": MESSAGES,
+    "origin": _STRING,
 }
+
+INSTRUCT_REJECT = Features(
+    {
+        "id": _STRING,
+        "source": _STRING,
+        "reject_reason": _STRING,
+        "detail": _STRING,
+    }
+)
+"""A record of a source, a question of it, or a conversation made of them, that was not used."""
 
 SCENES = Features(
     {
@@ -233,7 +244,11 @@ _COYO_RECAP: tuple[tuple[str, Features], ...] = (
     (r"original|round[1-9]\d*|spatial|grounding|ocr", CAPTION),
     (r"conversations", CONVERSATION),
 )
-_INSTRUCT_FORMS = ((r".*", INSTRUCT), (r".*", INSTRUCT_PATHS))
+_INSTRUCT_FORMS = (
+    (rf".*{REJECTS_SUFFIX}", INSTRUCT_REJECT),
+    (rf".*(?<!{REJECTS_SUFFIX})", INSTRUCT),
+    (rf".*(?<!{REJECTS_SUFFIX})", INSTRUCT_PATHS),
+)
 _TABLES: MappingProxyType[str, tuple[tuple[str, Features], ...]] = MappingProxyType(
     {
         "coyo-recap": _COYO_RECAP,

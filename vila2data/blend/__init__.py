@@ -1,0 +1,1 @@
+"""Data sets of conversations that are made of many sources."""
