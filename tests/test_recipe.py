@@ -167,6 +167,8 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_makes(
         content = yaml.safe_load((folder / f"{name}.yaml").read_text())
         if "feed" in content:
             check_stage(name, content)
+        elif content["builder"] in ("ocr-blend", "llava-instruct", "sft-blend"):
+            assert load_recipe(name, ["root=null"]).builder == content["builder"]
         elif "sources" in content:
             check_sources(name, content)
         elif content["builder"] == "grounded-narration":

@@ -46,7 +46,8 @@ def _unnamed(values: Mapping[str, Any]) -> str | None:
         return None if status == "ok" else _NO_IMAGE.get(status, "No image: the row names none.")
     if "image_sha256" in values:
         return "No image: the sample has none that can be used."
-    if "phrases" in values:
+    names_none = "phrases" in values or "image_path" not in values
+    if values.get("reject_reason") is not None and names_none:
         return "No image: the row was rejected, and names none."
     return None
 
