@@ -1,0 +1,1 @@
+"""Conversations of a build as the files that other trainers read."""
