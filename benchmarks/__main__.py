@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from . import feed, grounding, memory, pipeline, spatial, statistics
+from . import blend, feed, grounding, memory, overlap, pipeline, spatial, statistics
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "statistics": statistics.main,
@@ -12,6 +12,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "feed": feed.main,
     "spatial": spatial.main,
     "grounding": grounding.main,
+    "blend": blend.main,
+    "overlap": overlap.main,
 }
 
 
