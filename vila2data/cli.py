@@ -313,6 +313,102 @@ def report(
 
 
 @app.command()
+def export(
+    build: BuildArgument,
+    out: Annotated[Path, typer.Option(help="Folder; must not exist, or be empty.")],
+    format: Annotated[str, typer.Option(help="llava, sharegpt, messages or webdataset.")],
+    config: Annotated[str | None, typer.Option(help="The default one where none is given.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that the build's paths of images are below.")
+    ] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Corpus that holds the images.")] = None,
+    upright: Annotated[bool, typer.Option(help="Turns images as their EXIF says.")] = False,
+    verbatim: Annotated[
+        bool, typer.Option(help="llava: the source's own text, where it was made safe.")
+    ] = False,
+) -> None:
+    """Writes the conversations of a build as LLaVA, LLaMA-Factory, TRL or Megatron-Energon read
+    them, with their images.
+    """
+    from .export.command import export_command
+
+    export_command(
+        build,
+        config=config,
+        format=format,
+        out=out,
+        images=images,
+        corpus=corpus,
+        upright=upright,
+        verbatim=verbatim,
+    )
+
+
+@app.command()
+def overlap(
+    build: BuildArgument,
+    others: Annotated[
+        list[Path] | None, typer.Argument(help="Builds to compare it with; itself without any.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A page with the pairs.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="The default ones where none is given.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that the builds' paths of images are below.")
+    ] = None,
+    max_distance: Annotated[
+        int, typer.Option(min=0, max=16, help="Bits between hashes of images that are compared.")
+    ] = 8,
+    bytes_only: Annotated[
+        bool, typer.Option(help="Images are the same where their bytes are.")
+    ] = False,
+    min_words: Annotated[int, typer.Option(min=1, help="How much text must be the same.")] = 10,
+    samples: Annotated[int, typer.Option(min=0, help="Pairs of each kind on the page.")] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Finds rows that builds have in common: the same image, a copy of it, the same text."""
+    from .overlap.command import overlap_command
+
+    overlap_command(
+        build,
+        others or (),
+        out=out,
+        config=config,
+        images=images,
+        max_distance=None if bytes_only else max_distance,
+        min_words=min_words,
+        samples=samples,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def sources(
+    names: Annotated[list[str] | None, typer.Argument(help="Ids; all without any.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists the sources that blends are made of: licence, rows, where they are, what to know."""
+    from dataclasses import asdict
+
+    from .blend.listing import rows
+    from .console import show_json, show_table
+
+    listed = rows(names or ())
+    if as_json:
+        show_json([asdict(row) for row in listed])
+    elif names:
+        for row in listed:
+            show_table(["", ""], asdict(row).items(), title=row.id)
+    else:
+        columns = ["source", "task", "licence", "rows", "status", "tested on"]
+        cells = [
+            (r.id, r.task, r.license, r.records_published, r.status, r.tested_on) for r in listed
+        ]
+        show_table(columns, cells)
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Says what is installed, which engines and device would be used, and how to get what is
     missing.
