@@ -259,6 +259,8 @@ def started(recipe_file: Path) -> "subprocess.Popen[bytes]":
         [sys.executable, "-c", CLI, "recaption", recipe_file],
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # A shell that starts the tests in the background has them, and so their children, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
