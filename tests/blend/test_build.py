@@ -573,3 +573,32 @@ def test_a_recipe_can_define_sources_of_its_own(tmp_path: Path) -> None:
         recipe = recipe_of(tmp_path, {"mine": {}}, define={name: mine | change})
         with pytest.raises(RecipeError, match=fault):
             load_recipe(recipe)
+
+
+def test_an_evaluation_set_that_was_not_found_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("no route to the Hub")
+
+    monkeypatch.setattr(places.HfApi, "dataset_info", unreachable)
+    charts(tmp_path, [pair("Q?", "A")])
+    built = build(leaking(tmp_path, "drop", "1.0.0"), "missing=skip")
+    (row,) = read_manifest(built).stats["overlap"]
+    assert (row["repeats"], row["then"]) == ("eval_textvqa_val", "not compared: was not found")
+    assert "not compared: was not found" in (built / "README.md").read_text()
+
+
+def test_what_a_killed_build_left_is_not_used_where_a_list_of_groups_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charts(tmp_path, [pair("Q?", "A", name) for name in ("a.jpg", "b.jpg")], ["a.jpg", "b.jpg"])
+    listed = tmp_path / "listed.txt"
+    recipe = recipe_of(tmp_path, {"chartqa_json": {"groups": str(listed)}})
+    listed.write_text("a.jpg\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("vila2data.blend.steps.select", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(recipe)
+    listed.write_text("b.jpg\n")
+    assert [row["id"] for row in rows_of(build(recipe))] == ["chartqa_json/b.jpg"]

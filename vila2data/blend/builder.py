@@ -193,7 +193,13 @@ class BlendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
                 for each in told
                 for rule, count in each.get("cleaned", {}).items()
             ],
-            "overlap": [pairs for each in told for pairs in each.get("overlap", ())],
+            "overlap": [pairs for each in told for pairs in each.get("overlap", ())]
+            + [
+                {"source": None, "repeats": each["source"], "by": None}
+                | {"conversations": None, "then": "not compared: was not found"}
+                for each in manifest.sources
+                if each["config"] == config and each["role"] == "evaluation" and "missing" in each
+            ],
         }
         return {name: table for name, table in tables.items() if table}
 

@@ -11,11 +11,12 @@ from vila2data.build.work import bind, funnel_step, row_count, steps_in
 from vila2data.counts import Counts, Steps, added
 from vila2data.errors import BadInput
 from vila2data.executor import run_tasks
+from vila2data.files import file_sha256
 
 from .annotate import CLEANED, QUESTIONS, RECORDS, AnnotateTask, annotate
 from .converse import ANNOTATIONS, CONVERSATIONS, MISNAMED, ConverseTask, converse
 from .copies import DROPPED, Compared, Overlaps, overlaps
-from .files import layout_of
+from .files import SourceFile, layout_of
 from .images import ImageStore
 from .places import Place, find_places
 from .recipe import BlendRecipe
@@ -48,7 +49,8 @@ class Made:
         origins: of each of them.
         fates: which rows the blend holds; see ``selection.Selected``.
         rejects: files of what was not used.
-        tables: for the card.
+        funnel: counts of each step.
+        sources: what the manifest tells of each source and evaluation set.
     """
 
     rows: list[Path]
@@ -110,9 +112,22 @@ def make(recipe: BlendRecipe, work: Path, on_rows: OnRows) -> Made:
 def _shaping(recipe: BlendRecipe, places: Sequence[Place]) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"executor", "out", "max_shard_size"}),
-        "sources": [[p.folder.root, str(p.images), p.told()["fingerprint"]] for p in places],
+        "sources": [[p.folder.root, str(p.images), *map(_state, p.files)] for p in places],
+        "groups": [_groups(recipe, place.name) for place in places],
+        "tokenizer": str(recipe.tokenizer),
         "catalogue": [place.source.model_dump(mode="json") for place in places],
     }
+
+
+def _state(file: SourceFile) -> list[object]:
+    """What changes when the file does; files of a commit of the Hub never do."""
+    stamp = None if file.folder.on_hub else Path(file.name).stat().st_mtime_ns
+    return [file.name, file.size, stamp]
+
+
+def _groups(recipe: BlendRecipe, name: str) -> str | None:
+    path = recipe.entry(name).groups
+    return None if path is None else file_sha256(path)
 
 
 def _all(
