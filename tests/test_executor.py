@@ -1,5 +1,8 @@
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,11 @@ def square(number: int) -> int:
 
 def die(number: int) -> int:
     os._exit(9)
+
+
+def tell_and_stay(file: Path) -> None:
+    file.write_text(str(os.getpid()))
+    time.sleep(60)
 
 
 def refuse(number: int) -> int:
@@ -45,6 +53,43 @@ def test_tasks_are_drawn_as_they_are_needed() -> None:
 def test_a_worker_that_is_killed_ends_the_run_with_what_to_do() -> None:
     with pytest.raises(RunFailed, match=r"a worker process was killed.*run the same command again"):
         list(run_tasks(die, [1, 2], ExecutorSpec(workers=2)))
+
+
+_PARENT = """
+from pathlib import Path
+from test_executor import tell_and_stay
+from vila2data.executor import ExecutorSpec, run_tasks
+
+if __name__ == "__main__":
+    list(run_tasks(tell_and_stay, [Path("a"), Path("b")], ExecutorSpec(workers=2)))
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(_PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=environment)
+    until(lambda: all((tmp_path / name).exists() for name in "ab"))
+    workers = [int((tmp_path / name).read_text()) for name in "ab"]
+    assert all(Path(f"/proc/{worker}").exists() for worker in workers)
+    parent.kill()
+    parent.wait()
+    until(lambda: not any(is_alive(worker) for worker in workers))
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if is_so():
+            return
+        time.sleep(0.1)
+    pytest.fail("waited for a minute")
 
 
 def test_an_error_of_a_task_is_raised_as_it_is() -> None:

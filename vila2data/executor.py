@@ -3,11 +3,14 @@ same, and come in the order of the tasks.
 """
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
+from multiprocessing import connection
+from threading import Thread
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field
@@ -68,7 +71,7 @@ def _in_processes(
 ) -> Iterator[Result]:
     # Not forked: threads of Arrow and DuckDB may hold locks at the moment of a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         try:
             yield from _in_order(
                 tasks, lambda task: pool.submit(function, task), lambda f: f.result(), workers
@@ -77,6 +80,18 @@ def _in_processes(
             raise RunFailed(_KILLED) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """Ends this process with its parent: one that lived on would work beside a new run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _on_ray(

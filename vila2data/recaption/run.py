@@ -1,16 +1,13 @@
 """A run over a corpus on this machine: plan, work, account."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import active_children, get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
-from threading import Thread
 from typing import Any
 
 from vila2data import registry
@@ -18,6 +15,7 @@ from vila2data.corpus.read import ReadLimits, list_shards
 from vila2data.counts import Counts
 from vila2data.engines import Captioner
 from vila2data.errors import RunFailed
+from vila2data.executor import end_with_parent
 
 from .ledger import Ledger
 from .shard import OnSample, caption_shard, scan_shard
@@ -187,16 +185,8 @@ def _in_processes(
 
 
 def _begin_worker() -> None:
-    """Ends this worker with its parent: one that lived on would write shards beside a new run."""
     signal(SIGINT, SIG_IGN)  # the parent hears it too, and ends its workers
-    parent = parent_process()
-    if parent is not None:
-        Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
-
-
-def _exit_after(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 _started: list[Captioner] = []
