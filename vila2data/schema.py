@@ -13,7 +13,7 @@ from datasets import Features, Image, List, Value
 from .build.manifest import REJECTS_SUFFIX
 from .errors import BadInput, SchemaMismatch
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 TASKS = ("general", "spatial", "grounding", "ocr")
 FINISH_REASONS = ("stop", "length", "repetition", "error")
@@ -212,6 +212,19 @@ INSTRUCT_REJECT = Features(
 )
 """A record of a source, a question of it, or a conversation made of them, that was not used."""
 
+ATTRIBUTES = List(
+    {
+        "shape": _STRING,
+        "color": _STRING,
+        "size": _STRING,
+        "material": _STRING,
+        "visibility": _FLOAT32,
+    }
+)
+"""One per object, in the order of ``objects``; ``visibility`` is the share of the object's outline
+within the image that nothing lies before.
+"""
+
 SCENES = Features(
     {
         "key": _STRING,
@@ -220,11 +233,18 @@ SCENES = Features(
         "height": _INT32,
         "intrinsics": INTRINSICS,
         "objects": OBJECTS,
+        "attributes": ATTRIBUTES,
+        "floor": _STRING,
+        "wall": _STRING,
         "alt_text": _STRING,
         "reference": _STRING,
         "questions": List({"question": _STRING, "answer": _STRING, "kind": _STRING}),
+        "messages": MESSAGES,
     }
 )
+"""One rendered scene; its image is that of ``key`` in the corpus that was written with the build.
+``reference`` and ``messages`` are null, ``questions`` empty, where the scene has none.
+"""
 
 
 def _with_paths(columns: Mapping[str, object], embedded: str, path: str, kind: object) -> Features:

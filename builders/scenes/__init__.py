@@ -1,0 +1,1 @@
+"""``scenes``: rendered 3D scenes with exact ground truth."""

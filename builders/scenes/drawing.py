@@ -1,0 +1,183 @@
+"""One scene: drawn until all of its objects can be seen, rendered, put into words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vila2data.conversation.turns import IMAGE_MARKER
+from vila2data.errors import RunFailed
+from vila2data.keyed import keyed_choice, keyed_hash, keyed_uniform
+from vila2data.prompts import prompt
+
+from .recipe import ScenesRecipe
+from .render import Seen, render
+from .words import Fact, Facts, Question, alt_text, detailed_reference, questions, short_reference
+from .world import World, draw_world, intrinsics
+
+PROMPTS = ("long-v1", "long-v2", "long-v3")
+TRAIN, TEST = "train", "test"
+
+_ATTEMPTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A scene as it is stored.
+
+    Attributes:
+        row: the columns of ``vila2data.schema.SCENES``.
+        image: PNG.
+        refused: attempts that were drawn anew, by reason.
+    """
+
+    row: dict[str, Any]
+    image: bytes
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
+def key_of(split: str, number: int) -> str:
+    """The key of a scene, in the build and in the corpus."""
+    return f"{split}-{number:07d}"
+
+
+def draw_scene(recipe: ScenesRecipe, split: str, number: int) -> Drawn:
+    """The scene of these keys; how many others there are does not matter.
+
+    Raises:
+        RunFailed: in no attempt can enough of every object be seen.
+    """
+    refused: dict[str, int] = {}
+    objects = range(recipe.objects.min, recipe.objects.max + 1)
+    for attempt in range(_ATTEMPTS):
+        world = draw_world(recipe.seed, split, number, attempt, objects=objects)
+        seen = render(world, recipe.image_side_px) if len(world.things) >= objects.start else None
+        if seen is not None and seen.visibility.min() >= recipe.min_visibility:
+            image = _png(seen.pixels)
+            return Drawn(_row(recipe, split, number, world, seen, image), image, refused)
+        reason = "no_room" if seen is None else "object_hidden"
+        refused[reason] = refused.get(reason, 0) + 1
+    told = ", ".join(f"{reason} {count}" for reason, count in refused.items())
+    raise RunFailed(
+        f"{key_of(split, number)}: none of {_ATTEMPTS} attempts could be used ({told}): ask for "
+        "fewer objects (objects.min, objects.max), or for less of each (min_visibility)"
+    )
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _row(
+    recipe: ScenesRecipe, split: str, number: int, world: World, seen: Seen, image: bytes
+) -> dict[str, Any]:
+    side = recipe.image_side_px
+    shown = {
+        "key": key_of(split, number),
+        "image_sha256": sha256(image).hexdigest(),
+        "width": side,
+        "height": side,
+        "intrinsics": _stored(intrinsics(side)),
+        **_objects(world, seen),
+        "floor": world.floor,
+        "wall": world.wall,
+    }
+    return {**shown, **_texts(recipe, split, number, facts_of(shown))}
+
+
+def _objects(world: World, seen: Seen) -> dict[str, list[dict[str, Any]]]:
+    """``objects`` and ``attributes``, from left to right."""
+    order = np.argsort(seen.bbox[:, 0] + seen.bbox[:, 2], kind="stable").tolist()
+    things = [world.things[n] for n in order]
+    objects = [
+        {
+            "category": thing.shape,
+            "bbox": _stored(seen.bbox[n]),
+            "center": _stored(thing.center),
+            "dimensions": _stored(thing.dimensions),
+            "rotation": _stored(thing.rotation),
+        }
+        for n, thing in zip(order, things, strict=True)
+    ]
+    attributes = [
+        {
+            "shape": thing.shape,
+            "color": thing.color,
+            "size": thing.size,
+            "material": thing.material,
+            "visibility": _stored(seen.visibility[n])[0],
+        }
+        for n, thing in zip(order, things, strict=True)
+    ]
+    return {"objects": objects, "attributes": attributes}
+
+
+def _stored(numbers: Any) -> list[float]:
+    """Numbers as they are read back: texts must be true of those."""
+    found: list[float] = np.asarray(numbers).astype(np.float32).ravel().tolist()
+    return found
+
+
+def facts_of(row: Mapping[str, Any]) -> Facts:
+    """What may be said of a stored scene."""
+    things = [
+        Fact(
+            shape=told["shape"],
+            color=told["color"],
+            size=told["size"],
+            material=told["material"],
+            center=tuple(place["center"]),
+            bbox=tuple(place["bbox"]),
+        )
+        for place, told in zip(row["objects"], row["attributes"], strict=True)
+    ]
+    return Facts(things, row["floor"], row["wall"])
+
+
+def _texts(recipe: ScenesRecipe, split: str, number: int, facts: Facts) -> dict[str, Any]:
+    keys = (recipe.seed, split, number)
+
+    def rng(purpose: str) -> np.random.Generator:
+        return np.random.default_rng(keyed_hash(*keys, purpose))
+
+    def has(what: str, share: float) -> bool:
+        return split == TEST or keyed_uniform(*keys, f"has {what}") < share
+
+    reference, described, asked = None, None, []
+    if recipe.reference.style == "detailed":
+        if has("reference", recipe.reference.share):
+            reference = described = detailed_reference(facts, rng("reference"))
+        if has("questions", recipe.questions.share):
+            asked = questions(facts, rng("questions"))
+    elif has("reference", recipe.reference.share):
+        reference = short_reference(facts)
+    wanted = keyed_choice(dict.fromkeys(PROMPTS, 1.0), *keys, "prompt")
+    return {
+        "alt_text": alt_text(facts, rng("alt")),
+        "reference": reference,
+        "questions": [{"question": q.question, "answer": q.answer, "kind": q.kind} for q in asked],
+        "messages": _messages(wanted, described, asked),
+    }
+
+
+def _messages(
+    prompt_id: str, described: str | None, asked: Sequence[Question]
+) -> list[dict[str, str]] | None:
+    """The description where there is one, then the questions; None without either."""
+    turns = [] if described is None else [(prompt(prompt_id).text, described)]
+    turns += [(each.question, each.answer) for each in asked]
+    messages = []
+    for number, (question, answer) in enumerate(turns):
+        content = question if number else f"{IMAGE_MARKER}\n{question}"
+        messages += [
+            {"role": "user", "content": content},
+            {"role": "assistant", "content": answer},
+        ]
+    return messages or None

@@ -1,0 +1,105 @@
+"""Reads references back, sentence by sentence, and holds them against the objects."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ..words import DEPTH_MARGIN_M, NUMBERS, SIDE_MARGIN
+from .rows import Row, Thing
+
+_ROUNDING = 1e-6
+_OPENINGS = (
+    re.compile(r"The image shows (\w+) objects on a (\w+) floor in front of a (\w+) wall\."),
+    re.compile(r"There are (\w+) objects on a (\w+) floor, with a (\w+) wall behind them\."),
+)
+_FULL_NAME = r"(\w+) (\w+) (\w+ \w+)"
+_PLACED = re.compile(rf"([OI]n the \w+) there is a {_FULL_NAME}\.")
+_STANDING = re.compile(rf"A {_FULL_NAME} (?:stands|can be seen) ([oi]n the \w+)\.")
+_RELATION = re.compile(
+    r"The (\w+ \w+) is (to the left of|to the right of|in front of|behind) the (\w+ \w+)\."
+)
+_NEAREST = re.compile(r"The (\w+ \w+) is closest to the camera\.")
+_SHORT_NAME = re.compile(r"an? (\w+ \w+)")
+
+
+def holds(first: Thing, relation: str, second: Thing) -> bool:
+    """Whether a relation is true by its margin; ``relation`` as texts or answers say it."""
+    leftward = second.side - first.side
+    nearer_m = second.center[2] - first.center[2]
+    side, depth_m = SIDE_MARGIN - _ROUNDING, DEPTH_MARGIN_M - _ROUNDING
+    return {
+        "left": leftward >= side,
+        "right": -leftward >= side,
+        "in front": nearer_m >= depth_m,
+        "behind": -nearer_m >= depth_m,
+    }[relation.removeprefix("to the ").removesuffix(" of")]
+
+
+def short_problems(row: Row, reference: str) -> Iterator[str]:
+    """What is wrong with a reference that names colours and shapes alone."""
+    told = re.split(r", | and ", reference.removesuffix("."))
+    names = [_SHORT_NAME.fullmatch(part[:1].lower() + part[1:]) for part in told]
+    if [name and name[1] for name in names] != [thing.name for thing in row.things]:
+        yield "a reference does not name the objects from left to right"
+
+
+def detailed_problems(row: Row, reference: str) -> Iterator[str]:
+    """What is wrong with a description."""
+    opening, *rest = re.split(r"(?<=\.) ", reference)
+    yield from _opening_problems(row, opening)
+    count = len(row.things)
+    if len(rest) < count:
+        yield "a reference leaves objects out"
+        return
+    for thing, sentence in zip(row.things, rest, strict=False):
+        yield from _thing_problems(thing, sentence)
+    yield from _closing_problems(row, rest[count:])
+
+
+def _opening_problems(row: Row, sentence: str) -> Iterator[str]:
+    found = next((m for pattern in _OPENINGS if (m := pattern.fullmatch(sentence))), None)
+    if found is None:
+        yield "the first sentence of a reference cannot be read"
+    elif found.groups() != (NUMBERS[len(row.things)], row.floor, row.wall):
+        yield "a reference is wrong about number, floor or wall"
+
+
+def _thing_problems(thing: Thing, sentence: str) -> Iterator[str]:
+    if found := _PLACED.fullmatch(sentence):
+        place, *words = found.groups()
+    elif found := _STANDING.fullmatch(sentence):
+        *words, place = found.groups()
+    else:
+        yield "a reference's sentence about an object cannot be read"
+        return
+    if place.lower() != thing.place or words != [thing.size, thing.material, thing.name]:
+        yield "a reference is wrong about an object, or out of order"
+
+
+def _closing_problems(row: Row, sentences: Sequence[str]) -> Iterator[str]:
+    """A relation and the nearest object: each at most once, in that order, and said where true."""
+    closing = list(sentences)
+    nearest = _nearest(row)
+    if nearest is not None:
+        found = _NEAREST.fullmatch(closing.pop()) if closing else None
+        if found is None or found[1] != nearest.name:
+            yield "a reference does not tell the nearest object"
+    if len(closing) > 1:
+        yield "a reference says more than it should"
+    elif closing:
+        yield from _relation_problems(row, closing[0])
+
+
+def _nearest(row: Row) -> Thing | None:
+    first, second = sorted(row.things, key=lambda thing: thing.distance_m)[:2]
+    nearer_m = second.distance_m - first.distance_m
+    return first if nearer_m >= DEPTH_MARGIN_M - _ROUNDING else None
+
+
+def _relation_problems(row: Row, sentence: str) -> Iterator[str]:
+    found = _RELATION.fullmatch(sentence)
+    if found is None:
+        yield "a reference's sentence about a relation cannot be read"
+        return
+    first, second = row.named(found[1]), row.named(found[3])
+    if first is None or second is None or not holds(first, found[2], second):
+        yield "a reference is wrong about a relation"
