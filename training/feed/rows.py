@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vila2data.build.manifest import MANIFEST_FILE, Manifest, read_manifest
-from vila2data.conversation.turns import IMAGE_MARKER
 from vila2data.corpus.identity import corpus_source
 from vila2data.corpus.index import CorpusIndex, Location
 from vila2data.corpus.names import key_of
@@ -19,6 +18,7 @@ from vila2data.files import file_sha256
 
 from .images import ROW_IMAGES, Place
 from .spec import SourceSpec
+from .texts import TEXT_NULL, text_column
 
 _ROWS_PER_BATCH = 1024
 _NO_IMAGE = "missing"  # image_status of a row whose key may be another image's
@@ -65,7 +65,7 @@ class Rows(Protocol):
         """Files, each of which can be read by itself."""
 
     def row_keys(self, part: int) -> Iterator[str]:
-        """Keys of a part's rows, in the order of ``rows``."""
+        """Keys of a part's rows that have a text, in the order of ``rows``."""
 
     def rows(self, part: int) -> Iterator[Row]:
         """A part's rows, in the same order at each call."""
@@ -85,7 +85,9 @@ def open_rows(spec: SourceSpec) -> Rows:
 
 
 class _Build:
-    """A config of a build: conversations or captions; images from a corpus, or in the rows."""
+    """A config of a build: conversations, captions or questions of one column; images from a
+    corpus, or in the rows.
+    """
 
     def __init__(self, spec: SourceSpec) -> None:
         import pyarrow.parquet as pq
@@ -95,28 +97,33 @@ class _Build:
         self.manifest = read_manifest(spec.build)
         self.config = spec.config or self.manifest.default_config
         self._files = _files_of(spec.build, self.manifest, self.config, spec.split)
-        self.identity = f"{self.manifest.data_set}/{self.config}"
-        self._columns = set(pq.read_schema(self._files[0]).names)
+        column = [spec.column] if spec.column else []
+        self.identity = "/".join([self.manifest.data_set, self.config, *column])
+        self._told = {"column": spec.column} if spec.column else {}
+        schema = pq.read_schema(self._files[0])
+        self._columns = set(schema.names)
+        self._text = text_column(schema, spec.column, where=self._where)
         self._key = "key" if "key" in self._columns else "id"
         self._embedded = next((c for c in ("images", "image") if c in self._columns), None)
         self._corpus = self._open_corpus(spec.corpus)
         self.location = spec.corpus if self._corpus and spec.corpus else spec.build
 
+    @property
+    def _where(self) -> str:
+        return f"{self.build}, config '{self.config}'"
+
     def _open_corpus(self, corpus: Path | None) -> CorpusIndex | None:
-        where = f"{self.build}, config '{self.config}'"
-        if "messages" not in self._columns and "caption" not in self._columns:
-            raise BadInput(f"{where}: holds neither conversations nor captions")
         named = next((c for c in ("image_path", "image_paths") if c in self._columns), None)
         if named is not None:
             raise BadInput(
-                f"{where}: names its images by file ('{named}'); train on the form of the build "
-                "with embedded images"
+                f"{self._where}: names its images by file ('{named}'); train on the form of the "
+                "build with embedded images"
             )
         if self._embedded is not None:
             return None
         if corpus is None:
             raise BadInput(
-                f"{where}: holds no images: give the corpus that it was made from as corpus:"
+                f"{self._where}: holds no images: give the corpus that it was made from as corpus:"
             )
         return CorpusIndex(corpus)
 
@@ -126,16 +133,33 @@ class _Build:
         return len(self._files)
 
     def row_keys(self, part: int) -> Iterator[str]:
-        """Keys of a file's rows."""
-        for batch in self._batches(part, [self._key]):
-            yield from map(str, batch[self._key])
+        """Keys of a file's rows that have a text."""
+        if not self._has_nulls(part):
+            for batch in self._batches(part, [self._key]):
+                yield from map(str, batch[self._key])
+            return
+        for batch in self._batches(part, [self._key, self._text.name]):
+            pairs = zip(batch[self._key], batch[self._text.name], strict=True)
+            yield from (str(key) for key, text in pairs if self._text.messages(text) is not None)
+
+    def _has_nulls(self, part: int) -> bool:
+        """Whether a text of a file may be null: where the statistics rule it out, no text is read
+        to find out.
+        """
+        import pyarrow.parquet as pq
+
+        metadata = pq.read_metadata(self._files[part])
+        groups = (metadata.row_group(n) for n in range(metadata.num_row_groups))
+        columns = (group.column(n) for group in groups for n in range(group.num_columns))
+        found = [c for c in columns if c.path_in_schema.partition(".")[0] == self._text.name]
+        return any(c.statistics is None or c.statistics.null_count != 0 for c in found)
 
     def rows(self, part: int) -> Iterator[Row]:
         """A file's rows; those with images in the corpus are looked up in batches."""
         import pyarrow.parquet as pq
 
-        wanted = ["messages", "caption", "image_sha256", "image_status", "width", "height"]
-        columns = [self._key, *(c for c in wanted if c in self._columns)]
+        wanted = ["image_sha256", "image_status", "width", "height"]
+        columns = [self._key, self._text.name, *(c for c in wanted if c in self._columns)]
         number = sum(pq.read_metadata(file).num_rows for file in self._files[:part])
         columns += [self._embedded] if self._embedded else []
         for batch in self._batches(part, columns):
@@ -148,10 +172,9 @@ class _Build:
 
     def _row(self, record: dict[str, Any], number: int, found: Mapping[str, list[Location]]) -> Row:
         key = str(record[self._key])
-        messages = record.get("messages") or [
-            {"role": "user", "content": IMAGE_MARKER},
-            {"role": "assistant", "content": record.get("caption") or ""},
-        ]
+        messages = self._text.messages(record[self._text.name])
+        if messages is None:
+            return Row(key, problem=TEXT_NULL)
         if self._embedded is not None:
             return Row(key, self._embedded_places(record, number), messages)
         sha256 = record.get("image_sha256")
@@ -189,6 +212,7 @@ class _Build:
             "version": self.manifest.version,
             "config": self.config,
             "split": self.split,
+            **self._told,
             "manifest_sha256": file_sha256(self.build / MANIFEST_FILE),
         }
         return told | (corpus_source(self.location) if self._corpus else {})

@@ -18,6 +18,11 @@ class SourceSpec(Block):
     build: RecipePath | None = Field(None, description="folder of a build")
     config: str | None = Field(None, description="of the build; its default config where None")
     split: str = "train"
+    column: str | None = Field(
+        None,
+        description="of the build, with captions, messages or questions; rows where it is null are "
+        "left out; `messages`, or else `caption`, where None",
+    )
     documents: RecipePath | None = Field(
         None, description="file or folder of interleaved documents in MMC4's JSONL layout"
     )
@@ -41,8 +46,9 @@ class SourceSpec(Block):
         if (self.build is None) == (self.documents is None):
             raise ValueError("a source needs either build: or documents:")
         if self.documents is not None:
-            if self.config is not None:
-                raise ValueError("config: belongs to a build, not to documents:")
+            for name in ("config", "column"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: belongs to a build, not to documents:")
             if self.corpus is None:
                 raise ValueError("documents: need a corpus: that holds their images")
         return self
@@ -53,7 +59,7 @@ class SourceSpec(Block):
         if self.documents is not None:
             return self.documents.name
         assert self.build is not None
-        return "/".join([*self.build.parts[-2:], *([self.config] if self.config else [])])
+        return "/".join([*self.build.parts[-2:], *filter(None, [self.config, self.column])])
 
     def problems(self) -> list[str]:
         """Folders and files that are not there."""

@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_config_without_texts_to_train_on_is_refused(tmp_path: Path) -> None:
-    build = make_build(tmp_path / "b", "scenes", "train", [{"key": "a", "alt_text": "x"}])
+    build = make_build(tmp_path / "b", "sft-blend", "all-rejects", [{"id": "a", "detail": "x"}])
     with pytest.raises(BadInput, match="holds neither conversations nor captions"):
         open_rows(SourceSpec(build=build))
 
