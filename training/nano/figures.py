@@ -1,0 +1,80 @@
+"""How well a foundation reads images: on scenes that it was not trained on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vila2data.boxes import CONVENTIONS, Box
+
+from .samples import Collator, Samples
+from .texts import Named, Piece, named, written
+
+_BATCH = 64
+_NAME_TOKENS, _BOX_TOKENS = 4, 12
+_IOU = 0.5
+
+
+def measure(llava: Any, processor: Any, samples: Samples) -> dict[str, float]:
+    """Shares of right answers to questions about every object of ``samples``.
+
+    Returns:
+        ``name_of_box``: colour and shape of what lies in a box; ``color_of_box``: its colour;
+        ``box_of_name``: the box overlaps the object's own with an IoU of at least 0.5;
+        ``objects``: how many were asked for.
+    """
+    asked = [(row, thing) for row in samples.rows for thing in named(row, mirrored=False)]
+    names = _answers(llava, processor, samples, asked, lambda t: written(t.bbox), _NAME_TOKENS)
+    boxes = _answers(llava, processor, samples, asked, lambda t: t.name, _BOX_TOKENS)
+    things = [thing for _, thing in asked]
+    found = zip(boxes, things, strict=True)
+    return {
+        "objects": len(asked),
+        "name_of_box": _share(n == t.name for n, t in zip(names, things, strict=True)),
+        "color_of_box": _share(
+            n.split(" ")[0] == t.name.split(" ")[0] for n, t in zip(names, things, strict=True)
+        ),
+        "box_of_name": _share(_iou(CONVENTIONS["norm2"].read(b), t.bbox) >= _IOU for b, t in found),
+    }
+
+
+def _share(outcomes: Any) -> float:
+    return round(float(np.mean(list(outcomes))), 4)
+
+
+def _answers(
+    llava: Any,
+    processor: Any,
+    samples: Samples,
+    asked: Sequence[tuple[Mapping[str, Any], Named]],
+    question: Callable[[Named], str],
+    max_tokens: int,
+) -> list[str]:
+    import torch
+
+    collator, tokenizer = Collator(processor), processor.tokenizer
+    texts: list[str] = []
+    for start in range(0, len(asked), _BATCH):
+        some = asked[start : start + _BATCH]
+        prompts = [[Piece(f"{question(thing)}:", False)] for _, thing in some]
+        images = [samples.image(row["key"]) for row, _ in some]
+        with torch.inference_mode():
+            made = llava.eval().generate(
+                **collator.prompts(images, prompts), max_new_tokens=max_tokens, do_sample=False
+            )
+        answers = tokenizer.batch_decode(made[:, -max_tokens:], skip_special_tokens=True)
+        texts += [answer.split("\n")[0].strip() for answer in answers]
+    return texts
+
+
+def _iou(box: Box | None, other: Box) -> float:
+    if box is None:
+        return 0.0
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    both = max(width, 0.0) * max(height, 0.0)
+    return both / (_area(box) + _area(other) - both)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
