@@ -43,6 +43,9 @@ def test_help_is_quick_and_names_every_command(cli: Cli) -> None:
         "doctor",
         "quickstart",
         "train",
+        "loop",
+        "evaluate",
+        "foundation",
     ):
         assert command in done.stdout
 

@@ -69,9 +69,9 @@ def test_constraints_hold_every_requirement_of_the_development_environment() -> 
 
 def test_builders_engines_and_commands_are_registered() -> None:
     for kind, names in (
-        ("builders", {"coyo-recap"}),
+        ("builders", {"coyo-recap", "scenes"}),
         ("engines", {"openai", "replay", "transformers"}),
-        ("commands", {"quickstart", "train"}),
+        ("commands", {"evaluate", "foundation", "loop", "quickstart", "train"}),
     ):
         assert names <= {point.name for point in entry_points(group=f"vila2data.{kind}")}
 

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from vila2data.errors import RecipeError
-from vila2data.recipe import find_recipe, load_recipe, shipped_recipes
+from vila2data.recipe import find_recipe, load_recipe, parse_recipe, shipped_recipes
+from vila2data.training.loop.recipe import LoopRecipe
+from vila2data.training.nano.recipe import FoundationRecipe
 
 GOOD = """\
 builder: coyo-recap
@@ -165,10 +167,23 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_makes(
         assert first[0].startswith("# "), name
         assert any(line.startswith("#   vila2data ") for line in first[:5]), name
         content = yaml.safe_load((folder / f"{name}.yaml").read_text())
-        if "feed" in content:
+        if "loop" in content:
+            Path(content["foundation"], "vision").mkdir(parents=True, exist_ok=True)
+            Path(content["foundation"], "language").mkdir(exist_ok=True)
+            assert parse_recipe(LoopRecipe, name).stages.scenes.recipe == "nano/scenes"
+        elif "foundation" in content:
+            assert FoundationRecipe.model_validate(content).out == Path("foundation")
+        elif "feed" in content:
             check_stage(name, content)
         elif content["builder"] in ("ocr-blend", "llava-instruct", "sft-blend"):
             assert load_recipe(name, ["root=null"]).builder == content["builder"]
+        elif content["builder"] == "scenes":
+            assert load_recipe(name).train >= 1000
+        elif name == "nano/spatial_relation_qa":
+            with pytest.raises(
+                RecipeError, match=r"has 2 mistakes:\n.*sources.0.path: .*\n.*sources.0.corpus: "
+            ):
+                load_recipe(name)  # nothing else is wrong with it
         elif "sources" in content:
             check_sources(name, content)
         elif content["builder"] == "grounded-narration":
@@ -182,14 +197,17 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_makes(
 
 def check_stage(name: str, content: Any) -> None:
     """Reads a recipe of training where its inputs are there."""
-    from vila2data.recipe import parse_recipe
     from vila2data.training.presets import load_presets
     from vila2data.training.recipe import TrainRecipe
 
     places = [s.get(key) for s in content["feed"]["sources"] for key in ("build", "corpus")]
-    for place in filter(None, [content["model"].get("checkpoint"), *places]):
+    parts = [content["model"].get(key) for key in ("checkpoint", "vision", "language")]
+    local = [part for part in parts if part and part.startswith(("foundation/", "runs/"))]
+    for place in filter(None, [*local, *places]):
         Path(place).mkdir(parents=True, exist_ok=True)
     recipe = parse_recipe(TrainRecipe, name)
+    if "preset" not in content:
+        return
     preset = load_presets()[content["preset"]]
     assert list(recipe.trains) == preset["trains"]
     told = recipe.optimisation.model_dump()

@@ -21,7 +21,14 @@ VERSION_PATTERN = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$"
 
 BUILDER_MARK = "builder"
 FEED_MARK = "feed"
-_COMMANDS = {BUILDER_MARK: "`vila2data build`", FEED_MARK: "`vila2data train`"}
+FOUNDATION_MARK = "foundation"
+LOOP_MARK = "loop"
+_COMMANDS = {
+    BUILDER_MARK: "`vila2data build`",
+    FEED_MARK: "`vila2data train`",
+    LOOP_MARK: "`vila2data loop`",  # before the next: a loop names its foundation
+    FOUNDATION_MARK: "`vila2data foundation`",
+}
 
 
 def _stays(path: Path) -> Path:
