@@ -19,7 +19,7 @@ Rng = np.random.Generator
 T = TypeVar("T")
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-KINDS = (*("existence", "count", "color", "shape", "size", "material", "floor", "side", "depth"),)
+KINDS = ("existence", "count", "color", "shape", "size", "material", "floor", "side", "depth")
 SIDE_MARGIN, DEPTH_MARGIN_M = 0.08, 0.5  # of x/z; of z, and of the distance from the camera
 _WRONG = 0.15  # of each attribute in an alt-text
 _JUNK = 0.05

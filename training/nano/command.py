@@ -35,7 +35,7 @@ def command(
 
         def told(step: int, losses: Mapping[str, float]) -> None:
             nonlocal before
-            advance(step - before, f"loss {losses['loss']:.3f}" if "loss" in losses else "")
+            advance(step - before, f"loss {losses['loss']:.3f}")
             before = step
 
         out = train_foundation(parsed, told)

@@ -160,7 +160,8 @@ def _run_phase(
 
     class Told(transformers.TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            on_step(state.global_step, logs or {})
+            if logs and "loss" in logs:  # not the summary at the end
+                on_step(state.global_step, logs)
 
     trainer = transformers.Trainer(
         model=model,
@@ -189,18 +190,10 @@ def _run_phase(
         callbacks=[Told()],
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    newest = (
-        transformers.trainer_utils.get_last_checkpoint(  # type: ignore[no-untyped-call]
-            str(folder)
-        )
-        if folder.is_dir()
-        else None
-    )
-    if newest is None or not newest.endswith(f"-{phase.steps}"):
-        trainer.train(resume_from_checkpoint=newest)
-        trainer._save_checkpoint(model, None)  # the next phase begins here
-    else:
-        trainer._load_from_checkpoint(newest)
+    find: Any = transformers.trainer_utils.get_last_checkpoint
+    newest = find(str(folder)) if folder.is_dir() else None
+    # The last step leaves a checkpoint, too: from there nothing is trained, only loaded.
+    trainer.train(resume_from_checkpoint=newest)
 
 
 def _take_apart(llava: Any, processor: Any, folder: Path, record: Mapping[str, Any]) -> None:
