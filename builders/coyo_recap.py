@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
+from vila2data.build.arrow import TableBuilder
 from vila2data.build.builder import OnRows, Prepared
 from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest, read_manifest
 from vila2data.build.recipe import BuildRecipe
@@ -30,7 +31,7 @@ from vila2data.recaption.ledger import Ledger
 from vila2data.recaption.run import scan
 from vila2data.recaption.spec import LimitRules, RecaptionSpec
 from vila2data.recipe import RecipePath
-from vila2data.schema import CONVERSATION, features_of
+from vila2data.schema import CONVERSATION
 from vila2data.stats import run_sql, statements
 
 from . import coyo_recap_rules
@@ -131,7 +132,7 @@ class CoyoRecapConfig(datasets.BuilderConfig):  # type: ignore[misc]
         return f"{self.name}-{sha256(told.encode()).hexdigest()[:16]}"
 
 
-class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+class CoyoRecap(TableBuilder):
     """Image-text pairs from the web, recaptioned in rounds by the model that was trained on them,
     by the recipe of VILA².
 
@@ -146,25 +147,17 @@ class CoyoRecap(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """
 
     BUILDER_CONFIG_CLASS = CoyoRecapConfig
-    VERSION = datasets.Version("1.0.0")
     DATA_SET: ClassVar[str] = "coyo-recap"
     RECIPE: ClassVar[type[BuildRecipe]] = CoyoRecapRecipe
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=features_of(self.DATA_SET, self.config.name)[0])
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
-
-    def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:
-        schema = self.info.features.arrow_schema
+    def tables(self) -> Iterator[pa.Table]:
+        """The captions of a round or task, the rejected ones, or the conversations."""
         with work_connection(self.config.work) as connection:
             if self.config.name == CONVERSATIONS:
                 batches = self._conversations(connection)
             else:
                 batches = streamed(connection, self._caption_query(), _ROWS_PER_GROUP)
-            for number, table in enumerate(rebatched(batches, _ROWS_PER_GROUP)):
-                yield number, table.select(schema.names).cast(schema)
+            yield from rebatched(batches, _ROWS_PER_GROUP)
 
     def _caption_query(self) -> str:
         config = self.config.name.removesuffix(REJECTS_SUFFIX)

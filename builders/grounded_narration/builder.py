@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vila2data.build.arrow import TableBuilder
 from vila2data.build.builder import OnRows, Prepared
-from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest
+from vila2data.build.manifest import REJECTS_SUFFIX, Manifest
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched
 from vila2data.errors import RunFailed
-from vila2data.schema import features_of
 from vila2data.stats import run_sql
 
 from .recipe import GroundedNarrationRecipe
@@ -74,7 +74,7 @@ class GroundedNarrationConfig(datasets.BuilderConfig):  # type: ignore[misc]
         return f"{self.name}-{sha256(told.encode()).hexdigest()[:16]}"
 
 
-class GroundedNarration(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+class GroundedNarration(TableBuilder):
     """Captions of the web with boxes on their phrases, filtered from GRIT by VILA²'s rules: boxes
     that cover most of the image are left out, and so are images with many instances of a category.
 
@@ -86,24 +86,16 @@ class GroundedNarration(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """
 
     BUILDER_CONFIG_CLASS = GroundedNarrationConfig
-    VERSION = datasets.Version("1.0.0")
     DATA_SET: ClassVar[str] = "grounded-narration"
     RECIPE: ClassVar[type[BuildRecipe]] = GroundedNarrationRecipe
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=features_of(self.DATA_SET, self.config.name)[0])
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
-
-    def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:
-        schema = self.info.features.arrow_schema
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of a part of the pool, or what was rejected."""
         if self.config.name == REJECTS:
             batches = pq.ParquetFile(self.config.rejects).iter_batches(_ROWS_PER_TABLE)
         else:
             batches = (b for n, f in enumerate(self.config.rows) for b in self._chosen(n, f))
-        for number, table in enumerate(rebatched(batches, _ROWS_PER_TABLE)):
-            yield number, table.select(schema.names).cast(schema)
+        yield from rebatched(batches, _ROWS_PER_TABLE)
 
     def _chosen(self, number: int, file: str) -> Iterator[pa.RecordBatch]:
         """Rows of a file that belong to the config."""
@@ -161,11 +153,6 @@ class GroundedNarration(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             funnel=made.funnel,
             sources=made.sources,
         )
-
-    @classmethod
-    def funnel(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[FunnelStep]:
-        """Nothing: every step counts while it works."""
-        return []
 
     @classmethod
     def invariants(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[str]:

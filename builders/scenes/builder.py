@@ -12,12 +12,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vila2data.build.arrow import TableBuilder
 from vila2data.build.builder import OnRows, Prepared
-from vila2data.build.manifest import FunnelStep, Manifest
+from vila2data.build.manifest import Manifest
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched
 from vila2data.build.views import sql_name, sql_text
-from vila2data.schema import features_of
 from vila2data.stats import run_sql
 
 from .drawing import TRAIN
@@ -68,7 +68,7 @@ class ScenesConfig(datasets.BuilderConfig):  # type: ignore[misc]
         return f"{self.name}-{sha256(told.encode()).hexdigest()[:16]}"
 
 
-class Scenes(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+class Scenes(TableBuilder):
     """Rendered 3D scenes of simple objects with exact ground truth: boxes in the image and in
     space, attributes, visibility, and texts that follow from them.
 
@@ -83,25 +83,18 @@ class Scenes(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """
 
     BUILDER_CONFIG_CLASS = ScenesConfig
-    VERSION = datasets.Version("1.0.0")
     DATA_SET: ClassVar[str] = "scenes"
     RECIPE: ClassVar[type[BuildRecipe]] = ScenesRecipe
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=features_of(self.DATA_SET, self.config.name)[0])
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
-
-    def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:
-        schema = self.info.features.arrow_schema
+    def tables(self) -> Iterator[pa.Table]:
+        """The scenes of a split."""
+        columns = list(self.info.features)
         batches = (
             batch
             for path in self.config.rows[self.config.name]
-            for batch in pq.ParquetFile(path).iter_batches(columns=schema.names)
+            for batch in pq.ParquetFile(path).iter_batches(columns=columns)
         )
-        for number, table in enumerate(rebatched(batches, _ROWS_PER_TABLE)):
-            yield number, table.select(schema.names).cast(schema)
+        yield from rebatched(batches, _ROWS_PER_TABLE)
 
     @classmethod
     def prepare(cls, recipe: ScenesRecipe, work: Path, on_rows: OnRows) -> Prepared:
@@ -120,11 +113,6 @@ class Scenes(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             funnel=made.funnel,
             sources=made.sources,
         )
-
-    @classmethod
-    def funnel(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[FunnelStep]:
-        """Nothing: every step counts while it works."""
-        return []
 
     @classmethod
     def invariants(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[str]:

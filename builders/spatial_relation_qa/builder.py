@@ -12,14 +12,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vila2data.build.arrow import TableBuilder
 from vila2data.build.builder import OnRows, Prepared
-from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest
+from vila2data.build.manifest import REJECTS_SUFFIX, Manifest
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched, streamed, work_connection
 from vila2data.build.views import sql_list
 from vila2data.build.work import row_count
 from vila2data.errors import RunFailed
-from vila2data.schema import features_of
 from vila2data.stats import run_sql
 
 from .recipe import SpatialRelationQARecipe
@@ -76,7 +76,7 @@ class SpatialRelationQAConfig(datasets.BuilderConfig):  # type: ignore[misc]
         return f"{self.name}-{sha256(told.encode()).hexdigest()[:16]}"
 
 
-class SpatialRelationQA(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+class SpatialRelationQA(TableBuilder):
     """Question-answer conversations about where things are, made from annotated 3D boxes, by the
     recipe of VILA²'s SpatialRelationQA.
 
@@ -92,23 +92,12 @@ class SpatialRelationQA(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     """
 
     BUILDER_CONFIG_CLASS = SpatialRelationQAConfig
-    VERSION = datasets.Version("1.0.0")
     DATA_SET: ClassVar[str] = "spatial-relation-qa"
     RECIPE: ClassVar[type[BuildRecipe]] = SpatialRelationQARecipe
 
-    def _info(self) -> datasets.DatasetInfo:
-        forms = features_of(self.DATA_SET, self.config.name)
-        named = len(forms) > 1 and not self.config.embed
-        return datasets.DatasetInfo(features=forms[1 if named else 0])
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
-
-    def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:
-        schema = self.info.features.arrow_schema
-        tables = self._rejects() if self.config.name.endswith(REJECTS_SUFFIX) else self._rows()
-        for number, table in enumerate(tables):
-            yield number, table.select(schema.names).cast(schema)
+    def tables(self) -> Iterator[pa.Table]:
+        """The conversations, or the objects that nothing is asked of."""
+        return self._rejects() if self.config.name.endswith(REJECTS_SUFFIX) else self._rows()
 
     def _rows(self) -> Iterator[pa.Table]:
         size = _ROWS_WITH_IMAGES if self.config.embed else _ROWS
@@ -160,11 +149,6 @@ class SpatialRelationQA(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             funnel=made.funnel,
             sources=made.sources,
         )
-
-    @classmethod
-    def funnel(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[FunnelStep]:
-        """Nothing: every step counts while it works."""
-        return []
 
     @classmethod
     def invariants(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[str]:

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vila2data.build.arrow import TableBuilder
 from vila2data.build.builder import OnRows, Prepared
-from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest, read_manifest
+from vila2data.build.manifest import REJECTS_SUFFIX, Manifest, read_manifest
 from vila2data.build.recipe import BuildRecipe
 from vila2data.build.tables import rebatched, streamed, work_connection
 from vila2data.build.views import sql_list, sql_name
 from vila2data.corpus.images import ImageRefused
 from vila2data.errors import BadInput, RunFailed
-from vila2data.schema import INSTRUCT, INSTRUCT_PATHS, INSTRUCT_REJECT
 
 from .images import ImageStore
 from .recipe import BlendRecipe
@@ -61,31 +61,19 @@ class BlendConfig(datasets.BuilderConfig):  # type: ignore[misc]
         return f"{self.name}-{sha256(told.encode()).hexdigest()[:16]}"
 
 
-class BlendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+class BlendBuilder(TableBuilder):
     """A data set of conversations from many sources."""
 
     BUILDER_CONFIG_CLASS = BlendConfig
-    VERSION = datasets.Version("1.0.0")
     DATA_SET: ClassVar[str]
     RECIPE: ClassVar[type[BuildRecipe]] = BlendRecipe
 
-    def _info(self) -> datasets.DatasetInfo:
+    def tables(self) -> Iterator[pa.Table]:
+        """The chosen rows, or the rejected ones."""
         if self.config.name.endswith(REJECTS_SUFFIX):
-            return datasets.DatasetInfo(features=INSTRUCT_REJECT)
-        return datasets.DatasetInfo(features=INSTRUCT if self.config.embed else INSTRUCT_PATHS)
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={})]
-
-    def _generate_tables(self) -> Iterator[tuple[int, pa.Table]]:
-        schema = self.info.features.arrow_schema
-        if self.config.name.endswith(REJECTS_SUFFIX):
-            tables = self._rejects()
-        else:
-            size = _ROWS_WITH_IMAGES if self.config.embed else _ROWS
-            tables = rebatched(self._batches(), size)
-        for number, table in enumerate(tables):
-            yield number, table.select(schema.names).cast(schema)
+            return self._rejects()
+        size = _ROWS_WITH_IMAGES if self.config.embed else _ROWS
+        return rebatched(self._batches(), size)
 
     def _rejects(self) -> Iterator[pa.Table]:
         files = sql_list(self.config.rejects)
@@ -161,11 +149,6 @@ class BlendBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
         if manifest.data_set != cls.DATA_SET:
             raise BadInput(f"base: {base} is {manifest.data_set}, not {cls.DATA_SET}")
         return manifest.configs
-
-    @classmethod
-    def funnel(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[FunnelStep]:
-        """Nothing: every step counts while it works."""
-        return []
 
     @classmethod
     def invariants(cls, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[str]:
