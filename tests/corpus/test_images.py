@@ -101,6 +101,14 @@ def test_every_kind_of_image_becomes_rgb(name: str) -> None:
     assert found.getextrema()[0][0] < found.getextrema()[0][1]
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_decoded_picture_tells_no_orientation_that_would_turn_it_again(orientation: int) -> None:
+    upright = decode(oriented(orientation), LIMITS)
+    again = ImageOps.exif_transpose(upright)
+    assert again.size == upright.size
+    assert again.tobytes() == upright.tobytes()
+
+
 def test_first_frame_of_an_animation_is_the_picture() -> None:
     first = decode(encoded(picture(), "GIF"), LIMITS)
     assert np.array_equal(np.asarray(decode(MODES["animated gif"], LIMITS)), np.asarray(first))

@@ -164,7 +164,10 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
     try:
         image.load()
         picture = _eight_bit(image).convert("RGB")
-        return picture if orientation == 1 else picture.transpose(_UPRIGHT[orientation])
+        if orientation != 1:
+            picture = picture.transpose(_UPRIGHT[orientation])
+        picture.info = {}  # an orientation that is still told would be acted on once more
+        return picture
     except Exception as error:
         raise ImageRefused(Problem("image_undecodable", _told(error))) from error
 
