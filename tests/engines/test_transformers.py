@@ -3,6 +3,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from strangers import picture
 
 from vila2data.engines import Request, Result, Sampling
-from vila2data.engines.checkpoint import folder_revision
+from vila2data.engines.checkpoint import Chat, folder_revision
 from vila2data.engines.transformers import TransformersConfig, TransformersEngine
 from vila2data.errors import BadInput, MissingExtra, RunFailed
 
@@ -96,9 +97,9 @@ def test_greedy_equals_a_plain_call_of_the_model(tiny_llava: Path) -> None:
 
 def test_stop_and_length_and_counts_follow_the_generated_ids(tiny_llava: Path) -> None:
     engine = engine_of(tiny_llava)
-    end = engine._tokenizer.eos_token_id
-    word = engine._tokenizer.convert_tokens_to_ids("red")
-    pad = engine._tokenizer.pad_token_id
+    end = engine._chat.tokenizer.eos_token_id
+    word = engine._chat.tokenizer.convert_tokens_to_ids("red")
+    pad = engine._chat.tokenizer.pad_token_id
     request = request_of(0, max_tokens=3)
     cases = {
         (word, word, word): ("red red red", "length", 3),
@@ -115,7 +116,7 @@ def test_stop_and_length_and_counts_follow_the_generated_ids(tiny_llava: Path) -
 
 def test_special_tokens_in_a_text_stay_visible(tiny_llava: Path) -> None:
     engine = engine_of(tiny_llava)
-    ids = engine._tokenizer.convert_tokens_to_ids(["a", "<image>", "red"])
+    ids = engine._chat.tokenizer.convert_tokens_to_ids(["a", "<image>", "red"])
     assert "<image>" in engine._result(request_of(0), ids, 9).text
 
 
@@ -193,7 +194,7 @@ def test_an_image_that_the_processor_refuses_stops_no_other(
     tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_of(tiny_llava, batch_size=4)
-    prepare = engine._processor
+    prepare = engine._chat.processor
 
     def refusing(*, images: list[Any], **options: Any) -> Any:
         if any(
@@ -205,7 +206,7 @@ def test_an_image_that_the_processor_refuses_stops_no_other(
     for name in ("tokenizer", "apply_chat_template"):
         setattr(refusing, name, getattr(prepare, name))
     expected = by_index(engine.generate([request_of(i) for i in range(6)]))
-    monkeypatch.setattr(engine, "_processor", refusing)
+    monkeypatch.setattr(engine, "_chat", replace(engine._chat, processor=refusing))
     results = by_index(engine.generate([request_of(i) for i in range(6)]))
     assert results[2].error_reason == "image_unprocessable"
     assert results[2].error_detail == "ValueError: mean must have 1 elements"
@@ -292,8 +293,7 @@ def test_a_template_that_writes_the_start_token_gets_no_second_one(
     style: str, adds_start: bool
 ) -> None:
     engine = object.__new__(TransformersEngine)  # what is fed, without a model to feed
-    engine._processor = styled(style, adds_start=adds_start)
-    engine._tokenizer, engine._template = engine._processor.tokenizer, STYLES[style][0]
+    engine._chat = Chat(styled(style, adds_start=adds_start), STYLES[style][0], [0])
     ids = engine._inputs([request_of(0), request_of(1)], [picture(0), picture(1)])["input_ids"]
     expected = 1 if adds_start or style == "llama3" else 0
-    assert (ids == engine._tokenizer.bos_token_id).sum(dim=1).tolist() == [expected] * 2
+    assert (ids == engine._chat.tokenizer.bos_token_id).sum(dim=1).tolist() == [expected] * 2

@@ -76,3 +76,31 @@ def tiny_spec(folder: Path, architecture: str, tower: str = "clip", seed: int = 
         tokenizer=str(tokenizer),
         seed=seed,
     )
+
+
+def make_decisive_model(folder: Path, architecture: str, tower: str, language: str) -> Path:
+    """A checkpoint whose best token leads by more than two engines' rounding differs, and whose
+    tokens of an image outweigh those of the words.
+    """
+    import torch
+
+    from vila2data.training.architectures.assemble import assemble
+    from vila2data.training.architectures.save import save_checkpoint
+
+    spec = tiny_spec(folder, architecture, tower)
+    tied = {"model_type": language, "tie_word_embeddings": language == "qwen3"}
+    spec = spec.model_copy(update={"language": {**tiny_language(), **tied}})
+    model, processor = assemble(spec)
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = processor.tokenizer
+    unwritten = {*vocabulary.all_special_tokens, "USER", "ASSISTANT", ":"} - {vocabulary.eos_token}
+    with torch.no_grad():
+        model.lm_head.weight.normal_(std=0.45, generator=generator)
+        model.lm_head.weight[vocabulary.convert_tokens_to_ids(sorted(unwritten))] = 0.0
+        model.lm_head.weight[vocabulary.eos_token_id] *= 0.7  # longer texts
+        for name, parameter in model.named_parameters():
+            if "vision_tower" in name and parameter.dim() > 1:
+                parameter.normal_(std=0.2, generator=generator)
+        model.model.multi_modal_projector.linear_2.weight.mul_(4)
+    save_checkpoint(model, processor, folder / "model")
+    return folder / "model"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tiny_models import COMBINATIONS, tiny_language, tiny_spec
+from tiny_models import COMBINATIONS, make_decisive_model
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.vllm, pytest.mark.shared, pytest.mark.timeout(180)]
@@ -32,34 +32,6 @@ def photos(shared_data: Path) -> list[Image.Image]:
     paths = sorted((shared_data / "captions" / "coco" / "images").glob("*.jpg"))[:PHOTOS]
     assert len(paths) == PHOTOS
     return [Image.open(path).convert("RGB") for path in paths]
-
-
-def make_decisive_model(folder: Path, architecture: str, tower: str, language: str) -> Path:
-    """A checkpoint whose best token leads by more than two engines' rounding differs, and whose
-    tokens of an image outweigh those of the words.
-    """
-    import torch
-
-    from vila2data.training.architectures.assemble import assemble
-    from vila2data.training.architectures.save import save_checkpoint
-
-    spec = tiny_spec(folder, architecture, tower)
-    tied = {"model_type": language, "tie_word_embeddings": language == "qwen3"}
-    spec = spec.model_copy(update={"language": {**tiny_language(), **tied}})
-    model, processor = assemble(spec)
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = processor.tokenizer
-    unwritten = {*vocabulary.all_special_tokens, "USER", "ASSISTANT", ":"} - {vocabulary.eos_token}
-    with torch.no_grad():
-        model.lm_head.weight.normal_(std=0.45, generator=generator)
-        model.lm_head.weight[vocabulary.convert_tokens_to_ids(sorted(unwritten))] = 0.0
-        model.lm_head.weight[vocabulary.eos_token_id] *= 0.7  # longer texts
-        for name, parameter in model.named_parameters():
-            if "vision_tower" in name and parameter.dim() > 1:
-                parameter.normal_(std=0.2, generator=generator)
-        model.model.multi_modal_projector.linear_2.weight.mul_(4)
-    save_checkpoint(model, processor, folder / "model")
-    return folder / "model"
 
 
 def by_transformers(model: Path, photos: list[Image.Image]) -> list[str]:
@@ -108,11 +80,28 @@ def test_greedy_texts_are_the_same(
     assert by_vllm(model, photos) == expected
 
 
-def test_the_model_of_the_quickstart_too(photos: list[Image.Image], tmp_path: Path) -> None:
+def test_the_tiny_model_of_tests_too(photos: list[Image.Image], tmp_path: Path) -> None:
     from vila2data.training.tiny import make_tiny_llava
 
     model = make_tiny_llava(tmp_path / "tiny")
     assert by_vllm(model, photos) == by_transformers(model, photos)
+
+
+@pytest.mark.parametrize("architecture", ["llava", "vila"])
+def test_what_a_nano_loop_begins_with_too(
+    architecture: str, photos: list[Image.Image], tmp_path: Path
+) -> None:
+    from vila2data.training.architectures.assemble import assemble
+    from vila2data.training.architectures.save import save_checkpoint
+    from vila2data.training.architectures.spec import ModelSpec
+    from vila2data.training.nano import foundation_folder
+
+    parts = {part: str(foundation_folder() / part) for part in ("vision", "language")}
+    spec = ModelSpec.model_validate({"architecture": architecture, **parts})
+    save_checkpoint(*assemble(spec), tmp_path / "model")
+    texts = by_transformers(tmp_path / "model", photos)
+    assert len(set(texts)) >= PHOTOS // 8, texts  # the photos are seen
+    assert by_vllm(tmp_path / "model", photos) == texts
 
 
 def test_a_checkpoint_names_no_code_to_run(tmp_path: Path) -> None:

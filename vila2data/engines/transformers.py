@@ -2,98 +2,43 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from vila2data.corpus.images import ImageRefused, Problem
-from vila2data.errors import BadInput, RunFailed
+from vila2data.errors import RunFailed
 from vila2data.optional import require
-from vila2data.recipe import PathOrName
 
-from .checkpoint import folder_revision
-from .protocol import OWN_SETTING, Author, EngineConfig, FinishReason, Request, Result, failed
+from .checkpoint import Chat, CheckpointConfig
+from .protocol import OWN_SETTING, Request, Result, failed
 
 
-class TransformersConfig(EngineConfig):
+class TransformersConfig(CheckpointConfig):
     """Settings of engine ``transformers``."""
 
+    PACKAGES: ClassVar[tuple[str, ...]] = ("transformers",)
+
     name: Literal["transformers"] = "transformers"
-    model: PathOrName = Field(description="folder of a checkpoint, or its name on the Hub")
-    revision: str | None = Field(None, description="commit or tag on the Hub")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    chat_template: str | None = Field(None, description="Jinja, where the checkpoint has none")
     device: str = Field("auto", json_schema_extra=OWN_SETTING)
     batch_size: int = Field(8, ge=1, json_schema_extra=OWN_SETTING)
     threads: int | None = Field(None, ge=1, json_schema_extra=OWN_SETTING)
 
-    @cached_property
-    def author(self) -> Author:
-        """Who writes; a local checkpoint is known by its folder's name and its files' hash."""
-        folder = Path(self.model)
-        local = folder.is_dir()
-        name = folder.resolve().name if local else self.model
-        revision = folder_revision(folder) if local else self.revision
-        return Author(name, revision, f"transformers {_version()}")
 
-    def shaping(self) -> dict[str, Any]:
-        """Settings, the checkpoint's hash in place of its path, and the engine's version."""
-        author = self.author
-        return super().shaping() | {
-            "model": author.captioner,
-            "revision": author.captioner_revision,
-            "engine": author.engine,
-        }
-
-    def problems(self) -> list[str]:
-        """A path that looks local and is not there."""
-        looks_local = self.model.startswith((".", "/", "~")) or self.model.count("/") > 1
-        if looks_local and not Path(self.model).is_dir():
-            return [f"engine.model: {self.model}: no such checkpoint folder"]
-        return []
-
-
-def _version() -> str:
-    try:
-        return version("transformers")
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _loaded(config: TransformersConfig) -> tuple[Any, Any]:
-    """Processor and model.
+def _loaded(config: TransformersConfig) -> Any:
+    """The model.
 
     Raises:
-        BadInput: the checkpoint cannot be loaded, or takes no images.
+        BadInput: the checkpoint cannot be loaded.
     """
     transformers = require("transformers", extra="vlm")
     try:
-        processor = transformers.AutoProcessor.from_pretrained(
-            config.model, revision=config.revision, trust_remote_code=False
-        )
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
+        return transformers.AutoModelForImageTextToText.from_pretrained(
             config.model, revision=config.revision, dtype=config.dtype, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise BadInput(f"engine.model: {config.model} cannot be loaded: {reason}") from error
-    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
-        raise BadInput(f"engine.model: {config.model} has no processor of images and text")
-    return processor, model
-
-
-def _end_ids(config: TransformersConfig, model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end a text: the model's and the tokenizer's."""
-    ends = model.generation_config.eos_token_id
-    ids = ends if isinstance(ends, list) else [ends]
-    found = sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
-    if not found:
-        raise BadInput(f"engine.model: {config.model} names no end-of-text token")
-    return found
+        raise config.unloadable(error) from error
 
 
 class TransformersEngine:
@@ -114,23 +59,15 @@ class TransformersEngine:
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._processor, model = _loaded(config)
+        model = _loaded(config)
+        self._chat = Chat.of(config, model.generation_config.eos_token_id)
         self._model = model.to(device).eval()
-        self._tokenizer = self._processor.tokenizer
-        self._tokenizer.padding_side = "left"
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._end_ids = _end_ids(config, model, self._tokenizer)
+        self._chat.tokenizer.padding_side = "left"
+        if self._chat.tokenizer.pad_token_id is None:
+            self._chat.tokenizer.pad_token = self._chat.tokenizer.eos_token
         # generate() fills what a call leaves open from the checkpoint's own settings; its penalties
         # or suppressed tokens must not act beside the recipe's.
         self._model.generation_config = self._generation_config()
-        template = config.chat_template or self._processor.chat_template
-        if template is None:
-            raise BadInput(
-                f"engine.model: {config.model} has no chat template; "
-                "give one as engine.chat_template"
-            )
-        self._template = template
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request; the next batch is decoded while one is generated."""
@@ -185,22 +122,12 @@ class TransformersEngine:
     def _inputs(self, requests: list[Request], pictures: list[Any]) -> Any:
         if not requests:
             return None
-        texts = [self._chat(request.prompt) for request in requests]
+        texts = [self._chat.text(request.prompt) for request in requests]
         images = [[picture] for picture in pictures]
-        # A template that writes the start token itself must not get a second one.
-        start = self._tokenizer.bos_token
-        own = {"add_special_tokens": False} if start and texts[0].startswith(start) else {}
-        return self._processor(images=images, text=texts, padding=True, return_tensors="pt", **own)
-
-    def _chat(self, prompt: str) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text: str = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self._template,
-            add_generation_prompt=True,
-            tokenize=False,
+        own = self._chat.special_tokens(texts[0])
+        return self._chat.processor(
+            images=images, text=texts, padding=True, return_tensors="pt", **own
         )
-        return text
 
     def _generate_batch(self, requests: list[Request], inputs: Any) -> Iterator[Result]:
         import torch
@@ -232,26 +159,20 @@ class TransformersEngine:
         return generation.GenerationConfig(
             do_sample=False,
             num_beams=1,
-            eos_token_id=self._end_ids,
-            pad_token_id=self._tokenizer.pad_token_id,
-            bos_token_id=self._tokenizer.bos_token_id,
+            eos_token_id=self._chat.end_ids,
+            pad_token_id=self._chat.tokenizer.pad_token_id,
+            bos_token_id=self._chat.tokenizer.bos_token_id,
         )
 
     def _result(self, request: Request, ids: list[int], num_prompt_tokens: int) -> Result:
-        """Text up to the first end token within the request's own limit; the rest of a row is
-        padding.
-        """
-        ids = ids[: request.sampling.max_tokens]
-        end = next((n for n, token in enumerate(ids) if token in self._end_ids), None)
-        finish_reason: FinishReason = "length" if end is None else "stop"
-        # Special tokens stay visible, for the gate to find.
-        text = self._tokenizer.decode(ids[:end], skip_special_tokens=False).strip()
+        """Of the request's own limit; the rest of a row is padding."""
+        text, finish_reason, num_tokens = self._chat.written(ids[: request.sampling.max_tokens])
         return Result(
             index=request.index,
             text=text,
             finish_reason=finish_reason,
             author=self.author,
-            num_tokens=len(ids) if end is None else end + 1,
+            num_tokens=num_tokens,
             num_prompt_tokens=num_prompt_tokens,
         )
 

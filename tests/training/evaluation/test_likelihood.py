@@ -49,7 +49,7 @@ def asked_ids(engine, said):
 
 def loss_by_hand(engine, said):
     inputs = asked_ids(engine, said)
-    tokenizer = engine._tokenizer
+    tokenizer = engine._chat.tokenizer
     answer = tokenizer(f"{said.answer} </s>", add_special_tokens=False)["input_ids"]
     ids = torch.cat([inputs["input_ids"], torch.tensor([answer])], dim=1)
     with torch.no_grad():
@@ -108,7 +108,9 @@ def test_a_model_of_many_tiles_is_scored_too(tmp_path):
     engine = TransformersEngine(TransformersConfig(model=str(tmp_path / "m"), device="cpu"))
     [found] = Scorer(str(tmp_path / "m"), batch_size=2).score([TEXTS[0]])
     inputs = asked_ids(engine, TEXTS[0])
-    answer = engine._tokenizer(f"{TEXTS[0].answer} </s>", add_special_tokens=False)["input_ids"]
+    answer = engine._chat.tokenizer(f"{TEXTS[0].answer} </s>", add_special_tokens=False)[
+        "input_ids"
+    ]
     ids = torch.cat([inputs.pop("input_ids"), torch.tensor([answer])], dim=1)
     del inputs["attention_mask"]
     with torch.no_grad():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from vila2data.conversation import neutralise
 from vila2data.engines import Request, Sampling
+from vila2data.engines.checkpoint import Chat
 from vila2data.engines.transformers import TransformersEngine
 from vila2data.errors import BadInput
 from vila2data.training.feed.encode import Encoded, Encoder
@@ -163,8 +164,7 @@ def test_chat_is_the_template_and_trains_answers_with_their_ends(
 def engine_ids(processor: Any, prompt: str) -> list[int]:
     """What the recaption engine feeds, an image as one token."""
     engine = object.__new__(TransformersEngine)
-    engine._processor, engine._tokenizer = processor, processor.tokenizer
-    engine._template = processor.chat_template
+    engine._chat = Chat(processor, processor.chat_template, [0])
     request = Request(0, b"", prompt, Sampling(temperature=0.0, max_tokens=1, seed=0), "k")
     inputs = engine._inputs([request], [Image.new("RGB", (20, 30))])
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
