@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from vila2data.recipe import LOOP_MARK, Block, Recipe, RecipePath
 
 from ..evaluation.gate import GateRules
+from ..nano import foundation_folder
 
 _FILLED = re.compile(
     r"out|corpus|base|runs|model\.(checkpoint|vision|language)|feed\.sources\.\d+\.(build|corpus)"
@@ -106,11 +107,16 @@ class LoopRecipe(Recipe):
     threads: int | None = Field(None, ge=1, description="CPU threads of each; null: torch's choice")
     out: RecipePath = Field(description="folder; a loop that was stopped goes on there")
     foundation: RecipePath = Field(
-        Path("foundation"),
-        description="folder with vision/ and language/; see `vila2data foundation`",
+        default_factory=foundation_folder,
+        description="folder with vision/ and language/; null: the shipped one",
     )
     evaluation: EvaluationSpec = EvaluationSpec()
     stages: StageSpecs
+
+    @field_validator("foundation", mode="before")
+    @classmethod
+    def _shipped_by_default(cls, folder: Any) -> Any:
+        return foundation_folder() if folder is None else folder
 
     @field_validator("seeds")
     @classmethod

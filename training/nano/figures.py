@@ -58,11 +58,11 @@ def _answers(
         some = asked[start : start + _BATCH]
         prompts = [[Piece(f"{question(thing)}:", False)] for _, thing in some]
         images = [samples.image(row["key"]) for row, _ in some]
+        inputs = collator.prompts(images, prompts)
         with torch.inference_mode():
-            made = llava.eval().generate(
-                **collator.prompts(images, prompts), max_new_tokens=max_tokens, do_sample=False
-            )
-        answers = tokenizer.batch_decode(made[:, -max_tokens:], skip_special_tokens=True)
+            made = llava.eval().generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+        written_ids = made[:, inputs["input_ids"].shape[1] :]  # fewer where all ended before
+        answers = tokenizer.batch_decode(written_ids, skip_special_tokens=True)
         texts += [answer.split("\n")[0].strip() for answer in answers]
     return texts
 

@@ -218,7 +218,8 @@ class Knowing:
         import torch
 
         answers = [next(self.answers) for _ in input_ids]
-        rows = [[*a, *[0] * (max_new_tokens - len(a))][:max_new_tokens] for a in answers]
+        longest = min(max(map(len, answers)), max_new_tokens)  # it stops where all have ended
+        rows = [[*a, *[0] * longest][:longest] for a in answers]
         return torch.cat([input_ids, torch.tensor(rows)], dim=1)
 
 
