@@ -168,8 +168,6 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_makes(
         assert any(line.startswith("#   vila2data ") for line in first[:5]), name
         content = yaml.safe_load((folder / f"{name}.yaml").read_text())
         if "loop" in content:
-            Path(content["foundation"], "vision").mkdir(parents=True, exist_ok=True)
-            Path(content["foundation"], "language").mkdir(exist_ok=True)
             assert parse_recipe(LoopRecipe, name).stages.scenes.recipe == "nano/scenes"
         elif "foundation" in content:
             assert FoundationRecipe.model_validate(content).out == Path("foundation")

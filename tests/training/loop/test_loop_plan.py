@@ -315,7 +315,7 @@ def test_the_shipped_loops_name_every_key_and_plan(
     for part in ("vision", "language"):
         (tmp_path / "f" / part).mkdir(parents=True)
     names = [n for n in shipped_recipes() if n.endswith("/loop")]
-    assert names == ["nano/loop"]
+    assert names == ["nano/loop", "quickstart/loop"]
     for name in names:
         planned = Planner(read_loop(find_recipe(name), "foundation=f"), 0)
         check(stage for round_ in planned.all_rounds() for stage in round_.stages)

@@ -1,4 +1,4 @@
-"""A real loop of tiny models from end to end, and the same loop killed."""
+"""`vila2data quickstart`: a real loop of tiny models from end to end, and the same loop killed."""
 
 import json
 import signal
@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from vila2data.cli import app
 from vila2data.conversation import find_special
+from vila2data.training import quickstart
 from vila2data.training.loop.plan import Planner
 from vila2data.training.loop.recipe import setting
 
@@ -44,16 +45,18 @@ def predraw(file: Path, out: Path) -> Path:
     return planner.folder
 
 
-def looped(file: Path, out: Path) -> Result:
-    return CliRunner().invoke(app, ["loop", str(file), "--set", setting("out", out)])
+def quickstarted(file: Path, out: Path) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart, "_RECIPE", str(file))
+        return CliRunner().invoke(app, ["quickstart", "--out", str(out)])
 
 
 @pytest.fixture(scope="module")
 def made(file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a loop, and what it said."""
+    """The folder of a quickstart, and what it said."""
     out = tmp_path_factory.mktemp("made") / "q"
     predraw(file, out)
-    done = looped(file, out)
+    done = quickstarted(file, out)
     assert done.exit_code == 0, (done.output, done.exception)
     return out, done.stdout
 
@@ -69,12 +72,37 @@ def test_it_goes_from_scenes_to_a_build_that_loads(made: tuple[Path, str]) -> No
     rows = load_dataset(str(build), split="train")
     assert len(rows) == 16
     assert not any(find_special(m["content"]) for row in rows for m in row["messages"][1:])
+    assert (out / "report.html").stat().st_size > 10_000
     assert (out / "results.md").is_file()
     shown = [line.split()[2] for line in told.splitlines() if line.startswith("$ vila2data ")]
     stages = ["train", "evaluate", "train", "train", "evaluate"]
     again = ["recaption", "build", "train", "train", "evaluate"]
     scenes = ["build", "build"]
-    assert shown == [*scenes, *stages, *again]
+    assert shown == ["loop", *scenes, *stages, *again, "verify", "stats", "report"]
+    assert f"The build: {build}" in told
+    assert f"{build}: ok (checked" in told
+
+
+def test_it_shows_held_out_captions_before_and_after(made: tuple[Path, str]) -> None:
+    _, told = made
+    titles = [line for line in told.splitlines() if line.startswith("Held-out scene ")]
+    assert titles == [f"Held-out scene test-0000{number}" for number in range(3)]
+    first = told[told.index(titles[0]) : told.index(titles[1])]
+    assert [w for w in ("alt-text", "VILA_0", "VILA_1", "VILA_2") if f"│ {w} " in first] == [
+        "alt-text",
+        "VILA_0",
+        "VILA_1",
+    ]
+    assert "│ alt-text │ a " in first
+
+
+def test_it_shows_objects_beside_those_of_the_blind(made: tuple[Path, str]) -> None:
+    out, told = made
+    table = told[told.index("Objects in captions of held-out scenes") :]
+    recall = rows_of(out)[2]["figures"]["object_recall"]["value"]
+    (row,) = [line for line in table.splitlines() if line.startswith("│ VILA_1 ")]
+    assert len(row.split("│")) == 7
+    assert row.split("│")[4].strip() == f"{recall:g}"
 
 
 def test_the_rows_agree_with_the_build_and_the_models(made: tuple[Path, str]) -> None:
@@ -98,7 +126,7 @@ def test_the_rows_agree_with_the_build_and_the_models(made: tuple[Path, str]) ->
 def test_a_second_call_makes_nothing_anew(file: Path, made: tuple[Path, str]) -> None:
     out, _ = made
     before = (out / "seed-0" / "stages.json").read_text()
-    done = looped(file, out)
+    done = quickstarted(file, out)
     assert done.exit_code == 0, (done.output, done.exception)
     assert "$ vila2data train" not in done.stdout
     assert (out / "seed-0" / "stages.json").read_text() == before
@@ -127,10 +155,11 @@ def test_a_loop_that_is_killed_within_stages_ends_with_the_same_results(
     seed = predraw(file, out)
     killed_once_there_is(file, out, seed / "runs" / "VILA_0" / "pretrain" / "checkpoint-2")
     killed_once_there_is(file, out, seed / "builds" / "coyo-recap" / ".1.1.0.partial")
+    arguments = ["loop", str(file), "--set", setting("out", out)]
     deadline_s = time.monotonic() + 20
-    done = looped(file, out)
+    done = CliRunner().invoke(app, arguments)
     while "another process is building" in str(done.exception) and time.monotonic() < deadline_s:
         time.sleep(0.1)  # the build's process ends a moment after the loop's
-        done = looped(file, out)
+        done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, (done.output, done.exception)
     assert rows_of(out) == rows_of(made[0])
