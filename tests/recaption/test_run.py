@@ -1,6 +1,9 @@
+import random
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ from vila2data.build.manifest import read_manifest
 from vila2data.build.verify import verify
 from vila2data.build.views import connect
 from vila2data.corpus.pack import pack
-from vila2data.corpus.read import read_corpus
+from vila2data.corpus.read import list_shards, read_corpus
 from vila2data.corpus.sources import SourceItem
 from vila2data.counts import Counts
 from vila2data.engines import Request, Result, failed
 from vila2data.errors import BadInput, CountsDoNotBalance, RunFailed
 from vila2data.recaption.run import plan, run
+from vila2data.recaption.shard import caption_shards
 from vila2data.recipe import load_recipe
 
 FAKE = {"name": "fake", "cut_share": 0.5}
@@ -192,8 +196,8 @@ def invents_one(requests: Any) -> Iterator[Result]:
     ("answer", "message"),
     [
         (loses_one, r"00000\.tar: the engine gave no result for 1 requests"),
-        (stops_early, r"00000\.tar: the engine gave no result for 4 requests"),
-        (says_nothing, r"00000\.tar: the engine gave no result for 6 requests"),
+        (stops_early, r"00000\.tar: the engine gave no result for 2 requests and drew no more"),
+        (says_nothing, r"00000\.tar: the engine gave no result for 1 requests and drew no more"),
         (repeats_one, "gave a result for index 3, which was not asked for or is answered already"),
         (invents_one, "gave a result for index 77, which was not asked for or is answered already"),
     ],
@@ -206,6 +210,68 @@ def test_an_engine_that_loses_or_invents_results_fails_the_run(
     assert list((tmp_path / "runs" / "round1" / "shards").glob("*.parquet")) == []
 
 
+def in_disorder(window: int, seed: int) -> Callable[[Any], Iterator[Result]]:
+    """An engine that holds ``window`` requests and answers any of them."""
+    drawn = random.Random(seed)
+
+    def answer(requests: Any) -> Iterator[Result]:
+        held: list[Request] = []
+        for request in requests:
+            held.append(request)
+            if len(held) == window:
+                yield told(held.pop(drawn.randrange(window)), cut_share=0.6)
+        drawn.shuffle(held)
+        yield from (told(request, cut_share=0.6) for request in held)
+
+    return answer
+
+
+@pytest.mark.parametrize("window", [1, 5, 12, 100])
+def test_shards_that_overlap_are_written_as_if_each_were_alone(tmp_path: Path, window: int) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 36, shards=6)
+    retry = {"retry": {"times": 3, "temperature": 0.9}}
+
+    def written(name: str, shards: list[Path], answer: Any) -> list[Any]:
+        folder = tmp_path / name
+        recipe = load_recipe(
+            write_recipe(tmp_path / "r.yaml", recaption={**retry, "run": str(folder)})
+        )
+        found = caption_shards(shards, recipe.recaption, Answers(answer), seed=0)
+        return sorted((shard, table.to_pylist(), counts) for shard, table, counts in found)
+
+    shards = list_shards(corpus)
+    alone = [row for shard in shards for row in written("alone", [shard], in_disorder(1, 0))]
+    attempts = {row["attempts"] for _, rows, _ in alone for row in rows}
+    assert len(attempts) == 4, "some samples are asked again until no attempt is left"
+    for seed in range(5):
+        assert written("together", shards, in_disorder(window, seed)) == alone
+
+
+def test_the_engine_is_never_without_requests_between_shards(tmp_path: Path) -> None:
+    """Until the last shard is drawn it holds all that it can hold."""
+    corpus = make_corpus(tmp_path / "corpus", 40, shards=8)
+    recipe = load_recipe(write_recipe(tmp_path / "r.yaml"))
+    held: list[int] = []
+
+    def filled(requests: Any) -> Iterator[Result]:
+        drawn, waiting = iter(requests), deque[Request]()
+        while True:
+            waiting.extend(islice(drawn, 12 - len(waiting)))
+            if not waiting:
+                return
+            held.append(len(waiting))
+            yield told(waiting.popleft(), cut_share=0)
+
+    order = []
+    for shard, _, _ in caption_shards(
+        list_shards(corpus), recipe.recaption, Answers(filled), seed=0
+    ):
+        order.append((shard.name, len(held)))
+    assert held == [12] * 29 + list(range(11, 0, -1))
+    assert [name for name, _ in order] == [f"{n:05d}.tar" for n in range(8)]
+    assert [at for _, at in order] == [5 * n for n in range(1, 9)], "each as soon as it is whole"
+
+
 def test_counts_that_do_not_balance_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(CountsDoNotBalance, match=r"x: read 5, but written 3 \+ rejected 1 .* = 4"):
         Counts(read=5, written=3, rejected={"length": 1}).check("x")
@@ -215,12 +281,14 @@ def test_a_rejected_caption_is_drawn_again_with_another_seed_a_bounded_number_of
     tmp_path: Path,
 ) -> None:
     seeds: dict[int, list[int]] = {}
+    places: dict[str | None, int] = {}  # those that are asked again have another index
 
     def answer(requests: Any) -> Iterator[Result]:
         for request in requests:
-            tries = seeds.setdefault(request.index, [])
+            place = places.setdefault(request.image_sha256, len(places))
+            tries = seeds.setdefault(place, [])
             tries.append(request.sampling.seed)
-            good = request.index > 0 and len(tries) > request.index
+            good = 0 < place < len(tries)
             yield Result(
                 request.index,
                 "a cat sits." if good else "a cat",

@@ -71,8 +71,9 @@ class OpenAIEngine:
     waits.
 
     A request that fails for good gives an error result. The server is gone, rather than a sample
-    bad, where ``give_up_after`` requests in a row failed so, or the last ones of a shard did and
-    the server never answered one or does not answer now: the run stops without finishing the shard.
+    bad, where ``give_up_after`` requests in a row failed so, or the last ones did and the server
+    never answered one or does not answer now: the run stops without finishing their shards. So
+    failures are results only once the server has answered after them.
     """
 
     Config = OpenAIConfig
@@ -82,7 +83,7 @@ class OpenAIEngine:
         self.config = config
         self.author = config.author
         self._openai = openai
-        self._failures = 0  # in a row; a shard may be shorter than give_up_after
+        self._failures = 0  # in a row, in calls of generate that may be short
         self._has_answered = False
         # The client's own retries are off: they do not cover a body that is cut short.
         self._client = openai.OpenAI(
@@ -94,17 +95,22 @@ class OpenAIEngine:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request, in the order in which the server answers."""
-        last = None
+        held: list[Result] = []  # failures since the last answer
         for result in in_flight(self._answer, requests, self.config.in_flight):
             if result.finish_reason != "error" or result.error_reason in _ANSWERS:
                 self._failures, self._has_answered = 0, True
+                yield from held
+                held.clear()
             elif result.retriable:
-                self._failures, last = self._failures + 1, result
+                self._failures += 1
+                held.append(result)
                 if self._failures >= self.config.give_up_after:
                     raise self._gone(result)
+                continue
             yield result
-        if last is not None and self._failures and not (self._has_answered and self._is_up()):
-            raise self._gone(last)
+        if held and not (self._has_answered and self._is_up()):
+            raise self._gone(held[-1])
+        yield from held
 
     def _gone(self, last: Result) -> RunFailed:
         return RunFailed(

@@ -18,7 +18,7 @@ from vila2data.errors import RunFailed
 from vila2data.executor import end_with_parent
 
 from .ledger import Ledger
-from .shard import OnSample, caption_shard, scan_shard
+from .shard import OnSample, caption_shards, scan_shard
 from .spec import RecaptionSpec
 
 LEDGER_VERSION = 1
@@ -144,9 +144,8 @@ def _caption_here(
         return  # nothing to write: do not load a model
     started = engine or start_engine(spec)
     try:
-        for shard in todo:
-            table, counts = caption_shard(shard, spec, started, seed=seed, on_sample=on_sample)
-            ledger.write(shard, table, counts)
+        for written in caption_shards(todo, spec, started, seed=seed, on_sample=on_sample):
+            ledger.write(*written)
     finally:
         if engine is None:
             started.close()
@@ -200,6 +199,8 @@ def _engine_of_worker(spec: RecaptionSpec) -> Captioner:
 
 
 def _caption_in_worker(ledger: Ledger, spec: RecaptionSpec, seed: int, shard: Path) -> int:
-    table, counts = caption_shard(shard, spec, _engine_of_worker(spec), seed=seed)
-    ledger.write(shard, table, counts)
-    return counts.read
+    read = 0
+    for _, table, counts in caption_shards([shard], spec, _engine_of_worker(spec), seed=seed):
+        ledger.write(shard, table, counts)
+        read += counts.read
+    return read

@@ -1,6 +1,9 @@
-"""The work on one shard: read, ask, judge, ask again."""
+"""The work on shards: read, ask, judge, ask again."""
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,18 +45,19 @@ def scan_shard(
     return table_of(rows), counts_of(rows, read=len(rows))
 
 
-def caption_shard(
-    shard: Path,
+def caption_shards(
+    shards: Iterable[Path],
     spec: RecaptionSpec,
     engine: Captioner,
     *,
     seed: int,
     on_sample: OnSample = _ignore,
-) -> tuple[pa.Table, Counts]:
-    """Captions of a shard's samples, in the order of the shard.
+) -> Iterator[tuple[Path, pa.Table, Counts]]:
+    """Captions of each shard's samples, in the order of the shard; each comes when it is whole.
 
-    Each attempt reads the shard anew, so that memory holds the texts of one shard and the images in
-    flight, no more.
+    The engine draws one shard after the other from one stream, so that it never runs empty between
+    two. Each attempt reads its shard anew, so that memory holds the texts of the shards in flight
+    and the images in flight, no more.
 
     Args:
         seed: of the data set.
@@ -62,16 +66,90 @@ def caption_shard(
     Raises:
         CountsDoNotBalance: the engine lost, repeated or invented a result.
     """
-    work = _ShardWork(shard, spec, seed, on_sample)
-    while work.pending:
-        requests = work.requests()
+    stream = _Stream(_ShardWork(shard, spec, seed, on_sample) for shard in shards)
+    for requests in stream.rounds():
         for result in engine.generate(requests):
-            work.take(result)
-        for _ in requests:  # what the engine did not draw is missing in the balance
-            pass
-        work.next_attempt()
-    rows = [work.rows[index] for index in sorted(work.rows)]
-    return table_of(rows), counts_of(rows, read=work.read, not_sampled=work.not_sampled)
+            stream.take(result)
+            yield from stream.finished()
+        stream.check_all_answered(requests)
+    yield from stream.finished()
+
+
+class _Stream:
+    """Requests of shard after shard, and the results that come in any order.
+
+    What is asked again of a shard follows the shard that is being drawn then.
+    """
+
+    def __init__(self, new: Iterator["_ShardWork"]) -> None:
+        self._new = new
+        self._again: deque[_ShardWork] = deque()
+        self._waiting: dict[int, tuple[_ShardWork, int]] = {}  # by number of the request
+        self._numbers = count()
+        self._finished: list[_ShardWork] = []
+
+    def rounds(self) -> Iterator[Iterator[Request]]:
+        """Requests, as long as there are any; more than once where the last shards are asked
+        again.
+        """
+        while True:
+            requests = self._requests()
+            first = next(requests, None)
+            if first is None:
+                return
+            yield chain([first], requests)
+
+    def _requests(self) -> Iterator[Request]:
+        while work := self._again.popleft() if self._again else next(self._new, None):
+            for request in work.requests():
+                number = next(self._numbers)
+                self._waiting[number] = work, request.index
+                yield replace(request, index=number)
+            work.is_drawn = True
+            self._settle(work)
+
+    def take(self, result: Result) -> None:
+        """Hands a result to its shard.
+
+        Raises:
+            CountsDoNotBalance: no request waits for it.
+        """
+        if result.index not in self._waiting:
+            raise CountsDoNotBalance(
+                f"the engine gave a result for index {result.index}, which was not asked for or "
+                "is answered already"
+            )
+        work, index = self._waiting.pop(result.index)
+        work.take(index, result)
+        self._settle(work)
+
+    def _settle(self, work: "_ShardWork") -> None:
+        """Once an attempt has all its results, the next one waits to be drawn, or all is done."""
+        if work.is_attempt_over:
+            work.begin_attempt()
+            (self._again if work.is_pending else self._finished).append(work)
+
+    def finished(self) -> Iterator[tuple[Path, pa.Table, Counts]]:
+        """The shards that became whole."""
+        while self._finished:
+            work = self._finished.pop(0)
+            yield work.shard, *work.written()
+
+    def check_all_answered(self, requests: Iterator[Request]) -> None:
+        """After the engine ended.
+
+        Raises:
+            CountsDoNotBalance: it left requests without a result, or did not draw them.
+        """
+        left = next(requests, None)
+        if not self._waiting:
+            return
+        work, _ = next(iter(self._waiting.values()))
+        missing = sum(other is work for other, _ in self._waiting.values())
+        more = " and drew no more" if left else ""
+        raise CountsDoNotBalance(
+            f"{work.shard}: the engine gave no result for {missing} requests{more}"
+        )
 
 
 class _ShardWork:
@@ -87,9 +165,24 @@ class _ShardWork:
         self.read = 0
         self.not_sampled = 0
         self.attempt = 0
-        self.pending = True
+        self.is_drawn = False  # all requests of the attempt
         self._asked: set[int] = set()
         self._again: set[int] = set()
+
+    @property
+    def is_attempt_over(self) -> bool:
+        """Whether every request of the attempt is drawn and answered."""
+        return self.is_drawn and not self._asked
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether something is to be asked."""
+        return bool(self._asked)
+
+    def written(self) -> tuple[pa.Table, Counts]:
+        """The rows in the order of the shard, and their counts."""
+        rows = [self.rows[index] for index in sorted(self.rows)]
+        return table_of(rows), counts_of(rows, read=self.read, not_sampled=self.not_sampled)
 
     def requests(self) -> Iterator[Request]:
         """Requests of this attempt: all samples at first, then those that were rejected."""
@@ -134,44 +227,29 @@ class _ShardWork:
             limits=self.limits.image,
         )
 
-    def take(self, result: Result) -> None:
-        """Judges a result; one that is rejected is asked for again while attempts are left.
-
-        Raises:
-            CountsDoNotBalance: no request waits for this result.
+    def take(self, index: int, result: Result) -> None:
+        """Judges a sample's result; one that is rejected is asked for again while attempts are
+        left.
         """
-        if result.index not in self._asked:
-            raise CountsDoNotBalance(
-                f"{self.shard}: the engine gave a result for index {result.index}, "
-                "which was not asked for or is answered already"
-            )
-        row = self.rows[result.index]
+        row = self.rows[index]
         row.caption = storable(result.text)
         row.signals = signals_of(row.caption)
         row.finish_reason, row.num_tokens = result.finish_reason, result.num_tokens
         row.attempts = self.attempt + 1
         row.signed_by(result.author)
-        self._asked.discard(result.index)
+        self._asked.remove(index)
         prompt = self.spec.prompt(str(row.prompt_id))
         verdict = judge(result, row.signals, prompt, self.spec.gate)
         row.reject_reason, row.reject_detail = (
             (verdict.reason, verdict.detail) if verdict else (None, None)
         )
         if verdict and result.retriable and self.attempt < self.spec.retry.times:
-            self._again.add(result.index)
+            self._again.add(index)
         else:
             self.on_sample(1)
 
-    def next_attempt(self) -> None:
-        """Ends an attempt.
-
-        Raises:
-            CountsDoNotBalance: the engine left a request without a result.
-        """
-        if self._asked:
-            raise CountsDoNotBalance(
-                f"{self.shard}: the engine gave no result for {len(self._asked)} requests"
-            )
+    def begin_attempt(self) -> None:
+        """Goes on to what is asked again."""
         self._asked, self._again = self._again, set()
         self.attempt += 1
-        self.pending = bool(self._asked)
+        self.is_drawn = False
