@@ -17,7 +17,7 @@ from vila2data.prompts import prompt
 
 from .recipe import ScenesRecipe
 from .render import Seen, render
-from .words import Fact, Facts, Question, alt_text, detailed_reference, questions, short_reference
+from .words import Fact, Facts, Question, alt_text, detailed_reference, located_reference, questions
 from .world import World, draw_world, intrinsics
 
 PROMPTS = ("long-v1", "long-v2", "long-v3")
@@ -150,14 +150,16 @@ def _texts(recipe: ScenesRecipe, split: str, number: int, facts: Facts) -> dict[
     def has(what: str, share: float) -> bool:
         return split == TEST or keyed_uniform(*keys, f"has {what}") < share
 
-    reference, described, asked = None, None, []
+    reference: str | None = None
+    described: str | None = None
+    asked: list[Question] = []
     if recipe.reference.style == "detailed":
         if has("reference", recipe.reference.share):
             reference = described = detailed_reference(facts, rng("reference"))
         if has("questions", recipe.questions.share):
-            asked = questions(facts, rng("questions"))
+            asked = _wanted(questions(facts, rng("questions")), recipe, split)
     elif has("reference", recipe.reference.share):
-        reference = short_reference(facts)
+        reference = located_reference(facts)
     wanted = keyed_choice(dict.fromkeys(PROMPTS, 1.0), *keys, "prompt")
     return {
         "alt_text": alt_text(facts, rng("alt")),
@@ -165,6 +167,11 @@ def _texts(recipe: ScenesRecipe, split: str, number: int, facts: Facts) -> dict[
         "questions": [{"question": q.question, "answer": q.answer, "kind": q.kind} for q in asked],
         "messages": _messages(wanted, described, asked),
     }
+
+
+def _wanted(asked: Sequence[Question], recipe: ScenesRecipe, split: str) -> list[Question]:
+    kinds = recipe.questions.kinds
+    return [each for each in asked if split == TEST or kinds is None or each.kind in kinds]
 
 
 def _messages(

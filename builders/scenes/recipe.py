@@ -3,13 +3,13 @@
 from importlib.util import find_spec
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vila2data.build.recipe import BuildRecipe
 from vila2data.executor import ExecutorSpec
 from vila2data.recipe import Block, RecipePath
 
-from .words import NUMBERS
+from .words import EVERYWHERE, KINDS, NUMBERS
 
 
 class ObjectRules(Block):
@@ -29,8 +29,8 @@ class References(Block):
     """The scenes of `train` that have a true description; those of `test` all have one."""
 
     share: float = Field(0.1, ge=0, le=1)
-    style: Literal["detailed", "short"] = Field(
-        "detailed", description="short: colours and shapes alone, and nothing is asked"
+    style: Literal["detailed", "located"] = Field(
+        "detailed", description="located: names and boxes alone, and nothing is asked"
     )
 
 
@@ -38,6 +38,16 @@ class Questions(Block):
     """The scenes of `train` that have questions; those of `test` all have them."""
 
     share: float = Field(0.3, ge=0, le=1)
+    kinds: tuple[str, ...] | None = Field(None, description="null: all that a scene allows")
+
+    @field_validator("kinds")
+    @classmethod
+    def _are_kinds(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for kind in sorted(set(kinds or ()) - set(KINDS)):
+            raise ValueError(f"'{kind}' is none; there are {', '.join(KINDS)}")
+        if kinds is not None and not set(kinds) & set(EVERYWHERE):
+            raise ValueError(f"one of {', '.join(EVERYWHERE)} is needed: others are not everywhere")
+        return kinds
 
 
 class ScenesRecipe(BuildRecipe):
@@ -58,8 +68,8 @@ class ScenesRecipe(BuildRecipe):
 
     @model_validator(mode="after")
     def _style_fits(self) -> "ScenesRecipe":
-        if self.reference.style == "short" and self.questions.share > 0:
-            raise ValueError("questions.share: must be 0 where reference.style is short")
+        if self.reference.style == "located" and self.questions.share > 0:
+            raise ValueError("questions.share: must be 0 where reference.style is located")
         return self
 
     def problems(self) -> list[str]:

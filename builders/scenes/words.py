@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vila2data.boxes import Box
+from vila2data.boxes import CONVENTIONS, Box
 
 from .world import COLORS, FLOORS, MATERIALS, SHAPES, SIZES
 
@@ -19,7 +19,8 @@ Rng = np.random.Generator
 T = TypeVar("T")
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-KINDS = ("existence", "count", "color", "shape", "size", "material", "floor", "side", "depth")
+EVERYWHERE = ("existence", "count", "size", "material", "floor")  # asked of every scene
+KINDS = (*EVERYWHERE, "color", "shape", "side", "depth")
 SIDE_MARGIN, DEPTH_MARGIN_M = 0.08, 0.5  # of x/z; of z, and of the distance from the camera
 _WRONG = 0.15  # of each attribute in an alt-text
 _JUNK = 0.05
@@ -91,9 +92,9 @@ class Fact:
         return f"{self.color} {self.shape}"
 
     @property
-    def full_name(self) -> str:
-        """All that is known of it."""
-        return f"{self.size} {self.material} {self.name}"
+    def looks(self) -> str:
+        """What its name does not say."""
+        return f"{self.size} and {self.material}"
 
     @property
     def where(self) -> str:
@@ -150,11 +151,10 @@ def _maybe_wrong(value: str, values: Sequence[str], rng: Rng) -> str:
     return _one([v for v in values if v != value], rng) if rng.random() < _WRONG else value
 
 
-def short_reference(facts: Facts) -> str:
-    """All objects from left to right, by colour and shape alone."""
-    names = [f"{_article(thing.name)} {thing.name}" for thing in facts.things]
-    joined = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-    return f"{_sentence(joined)}."
+def located_reference(facts: Facts) -> str:
+    """All objects from left to right, by colour and shape, each with its box."""
+    boxes = CONVENTIONS["norm2"]
+    return ", ".join(f"{thing.name} {boxes.render(thing.bbox)}" for thing in facts.things) + "."
 
 
 def detailed_reference(facts: Facts, rng: Rng) -> str:
@@ -173,13 +173,14 @@ def detailed_reference(facts: Facts, rng: Rng) -> str:
         )
     ]
     for thing in facts.things:
-        place, name = thing.where, thing.full_name
+        place, looks = thing.where, thing.looks
+        name = f"{_article(thing.name)} {thing.name}"
         sentences.append(
             _one(
                 (
-                    f"{_sentence(place)} there is a {name}.",
-                    f"A {name} stands {place}.",
-                    f"A {name} can be seen {place}.",
+                    f"{_sentence(place)} there is {name}, {looks}.",
+                    f"{_sentence(name)}, {looks}, stands {place}.",
+                    f"{_sentence(name)} that is {looks} can be seen {place}.",
                 ),
                 rng,
             )

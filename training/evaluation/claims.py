@@ -79,6 +79,10 @@ class ClaimReader:
             rf"(?<![\w-])((?:{adjectives}(?:, | and | ))+)({shapes})(?:e?s)?(?![\w-])"
         )
         self._adjective = re.compile(rf"(?<![\w-]){adjectives}(?![\w-])")
+        self._said_after = re.compile(
+            rf"⟨(\d+)⟩(?:,| (?:(?:that|which) )?(?:is|looks)) "
+            rf"({adjectives}(?:(?:, | and ){adjectives})*)(?![\w-])"
+        )
         self._floors = _Look("floor", vocabulary.floors)
         self._walls = _Look("wall", vocabulary.walls)
 
@@ -107,22 +111,28 @@ class ClaimReader:
             if not colors:
                 return match[0]
             pair = self._words[colors[-1]], self._shapes[match[2]]
-            found.attributes |= {
-                (pair, self._kinds[word], self._words[word])
-                for word in words
-                if self._kinds[word] != "color"
-            }
+            found.attributes |= self._attributes(pair, words)
             pairs.append(pair)
             return f"⟨{len(pairs) - 1}⟩"
 
         marked = self._mention.sub(mark, sentence)
         found.objects |= set(pairs)
+        for number, said in self._said_after.findall(marked):
+            words = self._adjective.findall(said)
+            found.attributes |= self._attributes(pairs[int(number)], words)
         if len(set(pairs)) == 1:
             found.sides |= {(pairs[0], _side(match)) for match in _SIDE.finditer(marked)}
         for first, relation, second in _FORWARD.findall(marked):
             found.relations.add((pairs[int(first)], _RELATIONS[relation], pairs[int(second)]))
         for relation, second, first in _INVERTED.findall(marked):
             found.relations.add((pairs[int(first)], _RELATIONS[relation], pairs[int(second)]))
+
+    def _attributes(self, pair: Pair, words: Iterable[str]) -> set[tuple[Pair, str, str]]:
+        return {
+            (pair, self._kinds[word], self._words[word])
+            for word in words
+            if self._kinds[word] != "color"
+        }
 
 
 @dataclass(slots=True)

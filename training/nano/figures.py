@@ -1,6 +1,7 @@
 """How well a foundation reads images: on scenes that it was not trained on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import numpy as np
 from vila2data.boxes import CONVENTIONS, Box
 
 from .samples import Collator, Samples
-from .texts import Named, Piece, named, written
+from .texts import DEPTH_UNIT_M, Named, Piece, named, step, written
 
 _BATCH = 64
 _NAME_TOKENS, _BOX_TOKENS = 4, 12
 _IOU = 0.5
+_SIDE_MARGIN, _DEPTH_MARGIN_M = 0.1, 0.5  # of pairs that are asked about; of the image's width
 
 
 def measure(llava: Any, processor: Any, samples: Samples) -> dict[str, float]:
@@ -35,6 +37,40 @@ def measure(llava: Any, processor: Any, samples: Samples) -> dict[str, float]:
             n.split(" ")[0] == t.name.split(" ")[0] for n, t in zip(names, things, strict=True)
         ),
         "box_of_name": _share(_iou(CONVENTIONS["norm2"].read(b), t.bbox) >= _IOU for b, t in found),
+    }
+
+
+def measure_pairs(llava: Any, step_head: Any, processor: Any, samples: Samples) -> dict[str, float]:
+    """How well the language model knows, where two objects were named, how the second lies.
+
+    Returns:
+        ``side_of_pair``, ``depth_of_pair``: shares of the ordered pairs of each scene, apart by a
+        tenth of the image's width or by half a metre, of which ``step_head`` tells rightly
+        whether the second is further right, or further away.
+    """
+    import torch
+
+    collator = Collator(processor)
+    asked = [
+        (row, pair) for row in samples.rows for pair in permutations(named(row, mirrored=False), 2)
+    ]
+    told: list[list[float]] = []
+    for start in range(0, len(asked), _BATCH):
+        some = asked[start : start + _BATCH]
+        images = [samples.image(row["key"]) for row, _ in some]
+        texts = [[Piece(f" {thing.name}", False) for thing in pair] for _, pair in some]
+        with torch.inference_mode():
+            states = llava.eval()(
+                **collator.prompts(images, texts), output_hidden_states=True
+            ).hidden_states[-2]
+            told += step_head(states[:, -1]).tolist()
+    wanted = np.array([step(*pair) for _, pair in asked])
+    is_right = np.sign(told) == np.sign(wanted)
+    margins = (_SIDE_MARGIN, _DEPTH_MARGIN_M / DEPTH_UNIT_M)
+    is_apart = np.abs(wanted) >= margins
+    return {
+        name: _share(is_right[is_apart[:, axis], axis])
+        for axis, name in enumerate(("side_of_pair", "depth_of_pair"))
     }
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .texts import DEPTH_UNIT_M
+
 ATTRIBUTES = ("shape", "color", "size", "material")
 SURROUNDINGS = ("floor", "wall")
 _SHRINK = 0.08  # of a box's sides: its corners mostly show what lies behind
-_METRES = 8.0  # brings depths to about 0-1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def patch_targets(
         box = (1 - x2, y1, 1 - x1, y2) if mirrored else (x1, y1, x2, y2)
         inside = _within(x, box[0], box[2], grid) & _within(y, box[1], box[3], grid)
         classes[inside] = [names.attributes[name].index(told[name]) + 1 for name in ATTRIBUTES]
-        places[inside] = [*box, thing["center"][2] / _METRES]
+        places[inside] = [*box, thing["center"][2] / DEPTH_UNIT_M]
     around = [names.surroundings[name].index(row[name]) for name in SURROUNDINGS]
     return PatchTargets(classes, places, np.array(around))
 

@@ -24,7 +24,7 @@ class LanguageShape(Block):
 
     vocabulary: int = Field(1024, ge=300, description="at most so many tokens, bytes among them")
     width: int = Field(128, ge=32, multiple_of=32)
-    layers: int = Field(4, ge=1)
+    layers: int = Field(4, ge=3)
     positions: int = Field(1024, ge=128, description="longest sequence, in tokens")
 
 

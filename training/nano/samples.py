@@ -1,6 +1,6 @@
 """Scenes as the foundation is trained on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +17,13 @@ from vila2data.errors import BadInput
 from vila2data.keyed import keyed_hash
 
 from .patches import Names, PatchTargets, patch_targets
-from .texts import Named, Piece, listed, looked_up, named
+from .texts import Named, Piece, listed, looked_up, mentioned, named, read, step
 
 if TYPE_CHECKING:
     import torch
 
-_LISTED = 0.4  # share of samples that list all objects
+_READ = 0.2  # share of samples that are language alone
+_LISTED, _MENTIONED = 0.35, 0.25  # shares of the others; what is left looks objects up
 _TEXTS_KEPT = 1 << 18
 _FACTS_KEPT = 1 << 15
 _IGNORED = -100  # the label that no loss is taken of
@@ -30,11 +31,16 @@ _IGNORED = -100  # the label that no loss is taken of
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One scene in one epoch."""
+    """One scene in one epoch.
+
+    Attributes:
+        is_shown: whether the image stands before the text, or only the tower is asked about it.
+    """
 
     image: Image.Image
     pieces: Sequence[Piece]
     targets: PatchTargets
+    is_shown: bool = True
 
 
 def scene_rows(build: Path, config: str = "train") -> list[dict[str, Any]]:
@@ -61,13 +67,22 @@ class Samples:
     Every draw is keyed by seed and position, so that a run can go on anywhere.
     """
 
-    def __init__(self, build: Path, corpus: Path, grid: int, config: str = "train") -> None:
+    def __init__(
+        self, build: Path, corpus: Path, grid: int, words: Sequence[str], config: str = "train"
+    ) -> None:
         """Reads the rows; images are read when they are asked for. One epoch, seed 0.
 
+        ``words`` mean nothing: they stand between names.
+
         Raises:
-            BadInput: the build is none of ``scenes``, or the corpus lacks an image of it.
+            BadInput: the build is none of ``scenes``, none of its scenes has a reference and
+                questions, or the corpus lacks an image.
         """
+        self._words = words
         self.rows = scene_rows(build, config)
+        self._told = [row for row in self.rows if row["reference"] and row["questions"]]
+        if not self._told:
+            raise BadInput(f"{build}: no scene has a reference and questions")
         self._index = CorpusIndex(corpus)
         places = self._index.locate(row["key"] for row in self.rows)
         missing = next((row["key"] for row in self.rows if row["key"] not in places), None)
@@ -95,11 +110,23 @@ class Samples:
         rng = np.random.default_rng(keyed_hash(self._seed, position, "sample"))
         row, mirrored = self.rows[number], bool(rng.random() < 0.5)
         things, targets = self._facts(number, mirrored)
-        pieces = listed(things) if rng.random() < _LISTED else looked_up(things, rng)
+        if rng.random() < _READ:
+            other = self._told[int(rng.integers(len(self._told)))]
+            return Sample(self._image_of(row, mirrored), read(other, rng), targets, is_shown=False)
+        pieces = self._text(things, rng)
+        return Sample(self._image_of(row, mirrored), pieces, targets)
+
+    def _image_of(self, row: Mapping[str, Any], mirrored: bool) -> Image.Image:
         image = self.image(row["key"])
-        if mirrored:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return Sample(image, pieces, targets)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
+
+    def _text(self, things: Sequence[Named], rng: np.random.Generator) -> list[Piece]:
+        task = rng.random()
+        if task < _LISTED:
+            return listed(things)
+        if task < _LISTED + _MENTIONED:
+            return mentioned(things, self._words, rng)
+        return looked_up(things, rng)
 
     def _computed(self, number: int, mirrored: bool) -> tuple[list[Named], PatchTargets]:
         row = self.rows[number]
@@ -117,6 +144,16 @@ class Samples:
         return self._order
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """Tokens, what is learned of them, and what is asked at which of them."""
+
+    ids: list[int]
+    labels: list[int]
+    places: dict[int, Sequence[float]]
+    steps: dict[int, Sequence[float]]
+
+
 class Collator:
     """Batches of samples as tensors; the text follows the image as in the form ``plain``."""
 
@@ -127,20 +164,25 @@ class Collator:
         self._ids = lru_cache(maxsize=_TEXTS_KEPT)(self._tokenized)  # names and boxes come again
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, "torch.Tensor"]:
-        """``pixel_values``, ``input_ids``, ``attention_mask``, ``labels``; ``classes`` (b, g², 4),
-        ``places`` (b, g², 5), ``surroundings`` (b, 2).
-        """
+        """A batch of b texts of up to t tokens, as ``FoundationModel.forward`` takes it."""
         import torch
 
-        texts = [self._encoded(sample.pieces) for sample in samples]
+        texts = [
+            self._encoded(sample.pieces, self._lead if sample.is_shown else [])
+            for sample in samples
+        ]
         end = self._tokenizer.eos_token_id
         told = {
             name: torch.from_numpy(np.stack([getattr(s.targets, name) for s in samples]))
             for name in ("classes", "places", "surroundings")
         }
+        inputs = self._inputs([s.image for s in samples], [[*text.ids, end] for text in texts])
+        length = inputs["input_ids"].shape[1]
         return {
-            **self._inputs([s.image for s in samples], [[*ids, end] for ids, _ in texts]),
-            "labels": _filled([[*labels, end] for _, labels in texts], _IGNORED),
+            **inputs,
+            "labels": _filled([[*text.labels, end] for text in texts], _IGNORED),
+            "named_places": _asked([text.places for text in texts], length, 5),
+            "named_steps": _asked([text.steps for text in texts], length, 2),
             **told,
         }
 
@@ -148,7 +190,9 @@ class Collator:
         self, images: Sequence[Image.Image], pieces: Sequence[Sequence[Piece]]
     ) -> dict[str, "torch.Tensor"]:
         """Images and texts to be gone on with, filled up on the left."""
-        return self._inputs(images, [self._encoded(each)[0] for each in pieces], on_left=True)
+        return self._inputs(
+            images, [self._encoded(each, self._lead).ids for each in pieces], on_left=True
+        )
 
     def _inputs(
         self,
@@ -163,17 +207,33 @@ class Collator:
             "attention_mask": _filled([[1] * len(each) for each in ids], 0, on_left=on_left),
         }
 
-    def _encoded(self, pieces: Sequence[Piece]) -> tuple[list[int], list[int]]:
-        ids, labels = list(self._lead), [_IGNORED] * len(self._lead)
+    def _encoded(self, pieces: Sequence[Piece], lead: Sequence[int]) -> "_Text":
+        text = _Text(list(lead), [_IGNORED] * len(lead), {}, {})
         for piece in pieces:
             own = self._ids(piece.text)
-            ids += own
-            labels += own if piece.is_learned else [_IGNORED] * len(own)
-        return ids, labels
+            text.ids.extend(own)
+            text.labels.extend(own if piece.is_learned else [_IGNORED] * len(own))
+            last = len(text.ids) - 1
+            if piece.names is not None:
+                text.places[last] = piece.names.place
+            if piece.pair is not None:
+                text.steps[last] = step(*piece.pair)
+        return text
 
     def _tokenized(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def _asked(texts: Sequence[Mapping[int, Sequence[float]]], length: int, n: int) -> "torch.Tensor":
+    """(b, ``length``, ``n``), NaN where a text asks nothing."""
+    import torch
+
+    wanted = np.full((len(texts), length, n), np.nan, np.float32)
+    for number, text in enumerate(texts):
+        for position, values in text.items():
+            wanted[number, position] = values
+    return torch.from_numpy(wanted)
 
 
 def _filled(rows: Sequence[Sequence[int]], filler: int, *, on_left: bool = False) -> "torch.Tensor":

@@ -16,6 +16,12 @@ _PIECES = r" ?[01]\.\d\d| ?\p{L}+| ?\d| ?[^\s\p{L}\d]+|\s+"
 _OFTEN = 100  # so often is what must become one token repeated
 
 
+def words_of(tokenizer: "PreTrainedTokenizerFast") -> list[str]:
+    """The words, each with a space before it, that the tokenizer has a token for."""
+    tokens = (str(tokenizer.decode([number])) for number in range(len(tokenizer)))
+    return sorted(t for t in tokens if t[:1] == " " and t[1:].isalpha() and t.isascii())
+
+
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> "PreTrainedTokenizerFast":
     """A tokenizer of the words of ``texts``, of the prompts, and of coordinates in 0-1.
 

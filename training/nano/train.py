@@ -8,6 +8,7 @@ from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from vila2data.builders.scenes.world import COLORS, SHAPES
 from vila2data.errors import RunRefused
 from vila2data.keyed import keyed_hash
 from vila2data.optional import require
@@ -15,11 +16,11 @@ from vila2data.runfolder import locked, read_shaping, refuse_differences, write_
 
 from ..architectures.assemble import assemble
 from ..architectures.spec import ModelSpec
-from .figures import measure
+from .figures import measure, measure_pairs
 from .model import FoundationModel
 from .recipe import FoundationRecipe, Phase
 from .samples import Collator, Samples, scene_rows
-from .tokenizer import make_tokenizer
+from .tokenizer import make_tokenizer, words_of
 
 RECORD = "foundation.json"
 _HEAD_WIDTH = 32
@@ -55,8 +56,12 @@ def train_foundation(recipe: FoundationRecipe, on_step: OnStep = lambda step, lo
             partial = recipe.out.with_name(f".{recipe.out.name}.partial")
             rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            figures = measure(model, processor, _samples(recipe, "test"))
-            _take_apart(model, processor, partial, {"recipe": shaping, "held_out": figures})
+            held_out = _samples(recipe, processor, "test")
+            figures = {
+                **measure(model.llava, processor, held_out),
+                **measure_pairs(model.llava, model.step_head, processor, held_out),
+            }
+            _take_apart(model.llava, processor, partial, {"recipe": shaping, "held_out": figures})
             partial.rename(recipe.out)
         elif read_record(recipe.out)["recipe"] != shaping:
             raise RunRefused(f"{recipe.out}: is the foundation of another recipe")
@@ -113,14 +118,14 @@ def _texts(row: Mapping[str, Any]) -> list[str]:
     return [*(row[name] for name in _TEXT_COLUMNS if row[name]), *asked]
 
 
-def _trained(recipe: FoundationRecipe, on_step: OnStep) -> tuple[Any, Any]:
+def _trained(recipe: FoundationRecipe, on_step: OnStep) -> tuple[FoundationModel, Any]:
     import torch
 
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     schedule = recipe.foundation.schedule
     llava, processor = new_model(recipe)
-    samples = _samples(recipe, "train")
+    samples = _samples(recipe, processor, "train")
     torch.manual_seed(recipe.seed)
     model = FoundationModel(llava, *samples.names.sizes(), schedule.patch_loss)
     collator = Collator(processor)
@@ -135,13 +140,14 @@ def _trained(recipe: FoundationRecipe, on_step: OnStep) -> tuple[Any, Any]:
         own = samples.drawn(phase.steps * phase.batch, keyed_hash(recipe.seed, name))
         _run_phase(recipe, name, phase, model, own, collator, told)
         done += phase.steps
-    return model.llava, processor
+    return model, processor
 
 
-def _samples(recipe: FoundationRecipe, config: str) -> Samples:
+def _samples(recipe: FoundationRecipe, processor: Any, config: str) -> Samples:
     spec = recipe.foundation
     grid = spec.vision.image_side_px // spec.vision.patch_side_px
-    return Samples(spec.scenes, spec.corpus / config, grid, config)
+    words = [w for w in words_of(processor.tokenizer) if w.strip() not in (*COLORS, *SHAPES)]
+    return Samples(spec.scenes, spec.corpus / config, grid, words, config)
 
 
 def _run_phase(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from math import sqrt
 from types import MappingProxyType
 
@@ -19,16 +19,20 @@ _TWICE = "existence"
 _ALWAYS = ("count", "size", "material", "floor")
 
 
-def question_problems(row: Row) -> Iterator[str]:
-    """What is wrong with the questions of a scene that has some."""
+def question_problems(row: Row, wanted: Collection[str] | None) -> Iterator[str]:
+    """What is wrong with the questions of a scene that has some; ``wanted`` are the kinds that may
+    be asked, None where all may.
+    """
     kinds = Counter(kind for _, _, kind in row.questions)
     if any(count > 1 for kind, count in kinds.items() if kind != _TWICE):
         yield "a kind of question stands twice"
     said = sorted(answer for _, answer, kind in row.questions if kind == _TWICE)
-    if said != ["no", "yes"]:
+    if said != (["no", "yes"] if wanted is None or _TWICE in wanted else []):
         yield "existence is not asked once for what is there and once for what is not"
-    if any(kind not in kinds for kind in _ALWAYS):
+    if any(kind not in kinds for kind in _ALWAYS if wanted is None or kind in wanted):
         yield "a question is missing that every scene allows"
+    if wanted is not None and not kinds.keys() <= set(wanted):
+        yield "a question is of a kind that is not asked"
     for question, answer, kind in row.questions:
         pattern, answered = _KINDS.get(kind, (None, None))
         found = pattern.fullmatch(question) if pattern else None

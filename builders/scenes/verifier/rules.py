@@ -10,7 +10,7 @@ from ..recipe import ScenesRecipe
 from ..world import COLORS, FLOORS, MATERIALS, SHAPES, SIZES, WALLS
 from .answers import question_problems
 from .rows import Row
-from .sentences import detailed_problems, short_problems
+from .sentences import detailed_problems, located_problems
 
 TEST = "test"
 _PROMPTS = ("long-v1", "long-v2", "long-v3")
@@ -55,21 +55,21 @@ def _object_problems(row: Row, recipe: ScenesRecipe) -> Iterator[str]:
 
 
 def _text_problems(row: Row, config: str, recipe: ScenesRecipe) -> Iterator[str]:
-    is_short, is_test = recipe.reference.style == "short", config == TEST
+    is_located, is_test = recipe.reference.style == "located", config == TEST
     if not row.alt_text.strip() or len(row.alt_text) > _MAX_ALT_TEXT_CHARS:
         yield "an alt-text is blank or too long"
     if not (row.alt_text.isascii() and row.alt_text.isprintable()):
         yield "an alt-text holds other characters than printable ASCII"
     if row.reference is not None:
-        told = short_problems if is_short else detailed_problems
+        told = located_problems if is_located else detailed_problems
         yield from told(row, row.reference)
     elif is_test:
         yield "a scene of the config test has no reference"
     if row.questions:
-        yield from question_problems(row)
-    if is_short and row.questions:
-        yield "a scene has questions where the style is short"
-    if is_test and not is_short and not row.questions:
+        yield from question_problems(row, None if is_test else recipe.questions.kinds)
+    if is_located and row.questions:
+        yield "a scene has questions where the style is located"
+    if is_test and not is_located and not row.questions:
         yield "a scene of the config test has no questions"
 
 
@@ -82,7 +82,7 @@ def _turns(row: Row) -> list[tuple[str, str]]:
 
 
 def _expected_turns(row: Row, recipe: ScenesRecipe) -> list[tuple[str, str]]:
-    if recipe.reference.style == "short":
+    if recipe.reference.style == "located":
         return []
     turns = [] if row.reference is None else [("user", _PROMPTS[0]), ("assistant", row.reference)]
     for question, answer, _ in row.questions:

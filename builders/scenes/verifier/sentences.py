@@ -7,18 +7,22 @@ from ..words import DEPTH_MARGIN_M, NUMBERS, SIDE_MARGIN
 from .rows import Row, Thing
 
 _ROUNDING = 1e-6
+_HALF_STEP = 0.005 + _ROUNDING  # of a box with two decimals
 _OPENINGS = (
     re.compile(r"The image shows (\w+) objects on a (\w+) floor in front of a (\w+) wall\."),
     re.compile(r"There are (\w+) objects on a (\w+) floor, with a (\w+) wall behind them\."),
 )
-_FULL_NAME = r"(\w+) (\w+) (\w+ \w+)"
-_PLACED = re.compile(rf"([OI]n the \w+) there is a {_FULL_NAME}\.")
-_STANDING = re.compile(rf"A {_FULL_NAME} (?:stands|can be seen) ([oi]n the \w+)\.")
+_NAME, _LOOKS, _PLACE = r"(\w+ \w+)", r"(\w+) and (\w+)", r"n the \w+"
+_PLACED = re.compile(rf"([OI]{_PLACE}) there is an? {_NAME}, {_LOOKS}\.")
+_STANDING = (
+    re.compile(rf"An? {_NAME}, {_LOOKS}, stands ([oi]{_PLACE})\."),
+    re.compile(rf"An? {_NAME} that is {_LOOKS} can be seen ([oi]{_PLACE})\."),
+)
 _RELATION = re.compile(
     r"The (\w+ \w+) is (to the left of|to the right of|in front of|behind) the (\w+ \w+)\."
 )
 _NEAREST = re.compile(r"The (\w+ \w+) is closest to the camera\.")
-_SHORT_NAME = re.compile(r"an? (\w+ \w+)")
+_LOCATED = re.compile(r"((\w+ \w+) \[((?:[01]\.\d\d, ){3}[01]\.\d\d)\])")
 
 
 def holds(first: Thing, relation: str, second: Thing) -> bool:
@@ -34,12 +38,18 @@ def holds(first: Thing, relation: str, second: Thing) -> bool:
     }[relation.removeprefix("to the ").removesuffix(" of")]
 
 
-def short_problems(row: Row, reference: str) -> Iterator[str]:
-    """What is wrong with a reference that names colours and shapes alone."""
-    told = re.split(r", | and ", reference.removesuffix("."))
-    names = [_SHORT_NAME.fullmatch(part[:1].lower() + part[1:]) for part in told]
-    if [name and name[1] for name in names] != [thing.name for thing in row.things]:
+def located_problems(row: Row, reference: str) -> Iterator[str]:
+    """What is wrong with a list of objects and boxes."""
+    told = _LOCATED.findall(reference)
+    if ", ".join(whole for whole, _, _ in told) + "." != reference:
+        yield "a reference is no list of names and boxes"
+    elif [name for _, name, _ in told] != [thing.name for thing in row.things]:
         yield "a reference does not name the objects from left to right"
+    else:
+        for (_, _, box), thing in zip(told, row.things, strict=True):
+            numbers = map(float, box.split(", "))
+            if any(abs(a - b) > _HALF_STEP for a, b in zip(numbers, thing.bbox, strict=True)):
+                yield "a reference has a box that is not the object's"
 
 
 def detailed_problems(row: Row, reference: str) -> Iterator[str]:
@@ -66,12 +76,12 @@ def _opening_problems(row: Row, sentence: str) -> Iterator[str]:
 def _thing_problems(thing: Thing, sentence: str) -> Iterator[str]:
     if found := _PLACED.fullmatch(sentence):
         place, *words = found.groups()
-    elif found := _STANDING.fullmatch(sentence):
+    elif found := next((m for pattern in _STANDING if (m := pattern.fullmatch(sentence))), None):
         *words, place = found.groups()
     else:
         yield "a reference's sentence about an object cannot be read"
         return
-    if place.lower() != thing.place or words != [thing.size, thing.material, thing.name]:
+    if place.lower() != thing.place or words != [thing.name, thing.size, thing.material]:
         yield "a reference is wrong about an object, or out of order"
 
 

@@ -224,28 +224,46 @@ def test_a_conversation_is_the_description_where_there_is_one_then_the_questions
 
 
 @pytest.mark.usefixtures("_blank")
-def test_the_style_short_names_colours_and_shapes_and_asks_nothing() -> None:
-    rows = texts_of(reference={"share": 1.0, "style": "short"}, questions={"share": 0.0})
+def test_the_style_located_lists_names_and_boxes_and_asks_nothing() -> None:
+    rows = texts_of(reference={"share": 1.0, "style": "located"}, questions={"share": 0.0})
     for row in rows:
-        names = [f"{told['color']} {told['shape']}" for told in row["attributes"]]
-        assert [name in row["reference"] for name in names] == [True] * len(names)
-        assert len(row["reference"].split()) <= 4 * len(names)
+        parts = []
+        for told, thing in zip(row["attributes"], row["objects"], strict=True):
+            box = ", ".join(f"{number:.2f}" for number in thing["bbox"])
+            parts.append(f"{told['color']} {told['shape']} [{box}]")
+        assert row["reference"] == ", ".join(parts) + "."
         assert row["questions"] == []
         assert row["messages"] is None
+
+
+@pytest.mark.usefixtures("_blank")
+def test_kinds_of_questions_are_left_out_of_train_alone() -> None:
+    everything, some = (
+        texts_of(questions={"share": 1.0, "kinds": kinds}) for kinds in (None, ["count", "depth"])
+    )
+    assert some.pop() == everything.pop()  # of test
+    for whole, part in zip(everything, some, strict=True):
+        wanted = [each for each in whole["questions"] if each["kind"] in ("count", "depth")]
+        assert 1 <= len(part["questions"]) < len(whole["questions"])
+        assert part["questions"] == wanted
+        asked = [m["content"].removeprefix("<image>\n") for m in part["messages"][::2]]
+        assert asked[-len(wanted) :] == [each["question"] for each in wanted]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"questions": {"kinds": ["mood"]}}, "'mood' is none; there are existence, count"),
+        ({"questions": {"kinds": ["depth"]}}, "one of existence, .* is needed"),
         ({"objects": {"min": 4, "max": 3}}, "min must not exceed max"),
         ({"objects": {"min": 1, "max": 3}}, "greater than or equal to 2"),
         ({"objects": {"min": 2, "max": 10}}, "less than or equal to 9"),
         ({"train": 0}, "greater than or equal to 1"),
         ({"min_visibility": 0.0}, "greater than 0"),
-        ({"reference": {"style": "long"}}, "'detailed' or 'short'"),
+        ({"reference": {"style": "long"}}, "'detailed' or 'located'"),
         (
-            {"reference": {"style": "short"}, "questions": {"share": 0.1}},
-            "questions.share: must be 0 where reference.style is short",
+            {"reference": {"style": "located"}, "questions": {"share": 0.1}},
+            "questions.share: must be 0 where reference.style is located",
         ),
     ],
 )

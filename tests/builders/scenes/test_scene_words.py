@@ -10,17 +10,18 @@ from scene_builds import drawn_facts
 
 from vila2data.builders.scenes.verifier.answers import question_problems
 from vila2data.builders.scenes.verifier.rows import Row, Thing
-from vila2data.builders.scenes.verifier.sentences import detailed_problems, short_problems
+from vila2data.builders.scenes.verifier.sentences import detailed_problems, located_problems
 from vila2data.builders.scenes.words import (
     KINDS,
     Fact,
     Facts,
     alt_text,
     detailed_reference,
+    located_reference,
     questions,
-    short_reference,
 )
 from vila2data.builders.scenes.world import COLORS, SHAPES
+from vila2data.training.nano.texts import Named, listed
 
 CUBE = Fact("cube", "red", "small", "matte", (-1.5, 0.0, 5.0), (0.05, 0.4, 0.25, 0.6))
 BALL = Fact("ball", "orange", "large", "shiny", (0.0, 0.0, 4.0), (0.4, 0.4, 0.6, 0.6))
@@ -49,12 +50,15 @@ def row_of(facts: Facts, asked: Sequence[tuple[str, str, str]] = ()) -> Row:
 
 
 def test_texts_of_a_scene_are_these() -> None:
-    assert short_reference(SCENE) == "A red cube, an orange ball and a red ring."
+    assert located_reference(SCENE) == (
+        "red cube [0.05, 0.40, 0.25, 0.60], orange ball [0.40, 0.40, 0.60, 0.60], "
+        "red ring [0.60, 0.40, 0.80, 0.60]."
+    )
     assert detailed_reference(SCENE, rng(1)) == (
         "The image shows three objects on a wooden floor in front of a striped wall. "
-        "A small matte red cube stands on the left. A large shiny orange ball can be seen in the "
-        "middle. A small shiny red ring can be seen on the right. The red cube is behind the "
-        "orange ball."
+        "A red cube, small and matte, stands on the left. An orange ball that is large and shiny "
+        "can be seen in the middle. A red ring that is small and shiny can be seen on the right. "
+        "The red cube is behind the orange ball."
     )
 
 
@@ -91,9 +95,32 @@ def test_a_reader_finds_every_text_of_any_scene_true(scene: int, count: int, dra
     facts = drawn_facts(scene, count)
     asked = [(q.question, q.answer, q.kind) for q in questions(facts, rng(draw))]
     row = row_of(facts, asked)
-    assert list(question_problems(row)) == []
+    assert list(question_problems(row, None)) == []
     assert list(detailed_problems(row, detailed_reference(facts, rng(draw)))) == []
-    assert list(short_problems(row, short_reference(facts))) == []
+    assert list(located_problems(row, located_reference(facts))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("red cube [", "red ball [", "does not name the objects from left to right"),
+        ("0.05", "0.06", "has a box that is not the object's"),
+        ("0.05", "0.5", "is no list of names and boxes"),
+        ("].", "]", "is no list of names and boxes"),
+        (", orange", " and orange", "is no list of names and boxes"),
+    ],
+)
+def test_a_reader_finds_what_is_wrong_with_a_list(old: str, new: str, rule: str) -> None:
+    text = located_reference(SCENE)
+    assert text.count(old) >= 1
+    found = list(located_problems(row_of(SCENE), text.replace(old, new, 1)))
+    assert found == [f"a reference {rule}"]
+
+
+def test_lists_are_written_as_the_foundation_writes_them() -> None:
+    things = [Named(thing.name, thing.bbox, thing.depth_m) for thing in SCENE.things]
+    pieces = listed(list(reversed(things)))
+    assert "".join(piece.text for piece in pieces) == located_reference(SCENE)
 
 
 @given(seeds, counts, seeds)
@@ -109,7 +136,7 @@ def test_texts_are_functions_of_scene_and_key_alone(scene: int, count: int, draw
 def test_texts_are_one_line_of_printable_ascii(scene: int, count: int, draw: int) -> None:
     facts = drawn_facts(scene, count)
     texts = [alt_text(facts, rng(draw)), detailed_reference(facts, rng(draw))]
-    for text in (*texts, short_reference(facts)):
+    for text in (*texts, located_reference(facts)):
         assert text.isascii()
         assert text.isprintable()
         assert text == " ".join(text.split())

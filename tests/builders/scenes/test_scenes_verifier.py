@@ -62,8 +62,12 @@ def swapped_word(row: Row, column: str, words: tuple[str, str]) -> None:
     """The first object's word becomes the other one in the reference."""
     own = row["attributes"][0]
     other = words[own[column] == words[0]]
-    name = f"{own['size']} {own['material']} {own['color']} {own['shape']}"
-    replaced(row, name, name.replace(own[column], other))
+    told = f"{own['color']} {own['shape']}{{}} {own['size']} and {own['material']}"
+    for between in (",", " that is"):
+        if told.format(between) in (row["reference"] or ""):
+            replaced(row, told.format(between), told.format(between).replace(own[column], other))
+            return
+    raise LookupError
 
 
 def answered(kind: str, answer: str) -> Callable[[Row], None]:
@@ -190,6 +194,40 @@ def test_a_broken_row_is_named_with_its_rule(
     assert line.endswith(f": 1 rows, such as {key}")
 
 
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        (["count"], ["existence is not asked once", "a question is of a kind that is not asked"]),
+        (["existence", "count"], ["a question is of a kind that is not asked"]),
+    ],
+)
+def test_questions_of_train_are_of_the_kinds_that_are_asked(
+    rows: Rows, manifest: Manifest, kinds: list[str], said: list[str]
+) -> None:
+    settings = {**manifest.recipe["questions"], "kinds": kinds}
+    found = problems_of(rows, manifest, questions=settings)
+    assert len(found) == len(said)
+    for line, start in zip(sorted(found), said[::-1], strict=True):
+        assert line.startswith(f"train: {start}")
+    for row in rows["train"]:
+        kept = [each for each in row["questions"] if each["kind"] in kinds]
+        if row["questions"]:
+            first = 2 if row["reference"] is not None else 0
+            told = [
+                {"role": role, "content": text}
+                for each in kept
+                for role, text in (("user", each["question"]), ("assistant", each["answer"]))
+            ]
+            if not first:
+                told[0]["content"] = f"<image>\n{told[0]['content']}"
+            row["messages"][first:] = told
+        row["questions"] = kept
+    assert problems_of(rows, manifest, questions=settings) == []
+    without = {**settings, "kinds": [*kinds, "floor"]}
+    (line,) = problems_of(rows, manifest, questions=without)
+    assert "a question is missing that every scene allows" in line
+
+
 def test_keys_and_images_of_the_splits_are_their_own(rows: Rows, manifest: Manifest) -> None:
     rows["train"][3]["image_sha256"] = rows["test"][0]["image_sha256"]
     rows["train"][4]["key"] = rows["train"][5]["key"]
@@ -224,14 +262,14 @@ def test_shares_are_those_of_the_recipe_but_for_chance(rows: Rows, manifest: Man
     assert 0 < count < 14
 
 
-def test_a_build_of_the_style_short_has_neither_questions_nor_descriptions(
+def test_a_build_of_the_style_located_has_neither_questions_nor_descriptions(
     rows: Rows, manifest: Manifest
 ) -> None:
-    short = {"reference": {"share": 0.5, "style": "short"}, "questions": {"share": 0.0}}
-    rules = {line.split(": ")[1] for line in problems_of(rows, manifest, **short)}
+    located = {"reference": {"share": 0.5, "style": "located"}, "questions": {"share": 0.0}}
+    rules = {line.split(": ")[1] for line in problems_of(rows, manifest, **located)}
     assert rules >= {
-        "a reference does not name the objects from left to right",
-        "a scene has questions where the style is short",
+        "a reference is no list of names and boxes",
+        "a scene has questions where the style is located",
         "messages are not the reference and the questions",
     }
 

@@ -1,7 +1,7 @@
 """What a caption is understood to say."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vila2data.training.evaluation.claims import ClaimReader
@@ -62,6 +62,24 @@ def test_adjectives_come_in_any_order_and_count_once():
         (RED, "material", "matte"),
     }
     assert read("a large cube and a red cube").attributes == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "attributes"),
+    [
+        ("A red cube, small and matte, stands on the left.", {"small", "matte"}),
+        ("A red cube that is large and shiny can be seen on the left.", {"large", "shiny"}),
+        ("The red cube is shiny, and it is large.", {"shiny"}),
+        ("On the left there is a red cube, matte.", {"matte"}),
+        ("A small red cube, shiny.", {"small", "shiny"}),
+        ("A red cube, large blue balls and more", set()),
+        ("A red cube. Small and matte.", set()),
+        ("A red cube is smaller, blue", set()),
+    ],
+)
+def test_attributes_may_stand_after_the_name(text, attributes):
+    found = read(text).attributes
+    assert {word for pair, _, word in found if pair == RED} == attributes
 
 
 @pytest.mark.parametrize(
@@ -142,6 +160,7 @@ _PIECES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(_PIECES), max_size=30).map(" ".join) | st.text(max_size=80))
 def test_any_text_is_read_and_says_only_known_words(text):
     claims = read(text)
