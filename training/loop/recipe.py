@@ -79,7 +79,7 @@ class StageSpecs(Block):
     """The recipes of all stages; places and seeds are filled in by the loop."""
 
     scenes: StageSpec = Field(description="what is recaptioned, fine-tuned on and evaluated")
-    align_scenes: StageSpec = Field(description="other scenes, with short references")
+    align_scenes: StageSpec = Field(description="other scenes, with lists of names and boxes")
     align: StageSpec
     pretrain: StageSpec = Field(
         description="sources of `scenes` with column alt_text become the newest recaptions"
