@@ -1,6 +1,6 @@
 """One scene: drawn until all of its objects can be seen, rendered, put into words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
@@ -15,12 +15,31 @@ from vila2data.errors import RunFailed
 from vila2data.keyed import keyed_choice, keyed_hash, keyed_uniform
 from vila2data.prompts import prompt
 
-from .recipe import ScenesRecipe
+from .recipe import ScenesRecipe, Style
 from .render import Seen, render
-from .words import Fact, Facts, Question, alt_text, detailed_reference, located_reference, questions
+from .words import (
+    Fact,
+    Facts,
+    Question,
+    alt_text,
+    detailed_reference,
+    located_reference,
+    questions,
+    spatial_reference,
+)
 from .world import World, draw_world, intrinsics
 
-PROMPTS = ("long-v1", "long-v2", "long-v3")
+PROMPTS: Mapping[Style, Sequence[str]] = {
+    "detailed": ("long-v1", "long-v2", "long-v3"),
+    "spatial": ("spatial-v1", "spatial-v2"),
+    "located": (),
+}
+"""What stands before a reference in ``messages``."""
+_REFERENCES: Mapping[Style, Callable[[Facts, np.random.Generator], str]] = {
+    "detailed": detailed_reference,
+    "spatial": spatial_reference,
+    "located": lambda facts, rng: located_reference(facts),
+}
 TRAIN, TEST = "train", "test"
 
 _ATTEMPTS = 200
@@ -150,36 +169,26 @@ def _texts(recipe: ScenesRecipe, split: str, number: int, facts: Facts) -> dict[
     def has(what: str, share: float) -> bool:
         return split == TEST or keyed_uniform(*keys, f"has {what}") < share
 
-    reference: str | None = None
-    described: str | None = None
-    asked: list[Question] = []
-    if recipe.reference.style == "detailed":
-        if has("reference", recipe.reference.share):
-            reference = described = detailed_reference(facts, rng("reference"))
-        if has("questions", recipe.questions.share):
-            asked = _wanted(questions(facts, rng("questions")), recipe, split)
-    elif has("reference", recipe.reference.share):
-        reference = located_reference(facts)
-    wanted = keyed_choice(dict.fromkeys(PROMPTS, 1.0), *keys, "prompt")
+    style, reference, asked = recipe.reference.style, None, list[Question]()
+    if has("reference", recipe.reference.share):
+        reference = _REFERENCES[style](facts, rng("reference"))
+    if style != "located" and has("questions", recipe.questions.share):
+        kept = recipe.questions.share_of
+        asked = [q for q in questions(facts, rng("questions")) if has(q.kind, kept(q.kind))]
+    turns = [(each.question, each.answer) for each in asked]
+    if reference is not None and PROMPTS[style]:
+        wanted = keyed_choice(dict.fromkeys(PROMPTS[style], 1.0), *keys, "prompt")
+        turns.insert(0, (prompt(wanted).text, reference))
     return {
         "alt_text": alt_text(facts, rng("alt")),
         "reference": reference,
         "questions": [{"question": q.question, "answer": q.answer, "kind": q.kind} for q in asked],
-        "messages": _messages(wanted, described, asked),
+        "messages": _messages(turns),
     }
 
 
-def _wanted(asked: Sequence[Question], recipe: ScenesRecipe, split: str) -> list[Question]:
-    kinds = recipe.questions.kinds
-    return [each for each in asked if split == TEST or kinds is None or each.kind in kinds]
-
-
-def _messages(
-    prompt_id: str, described: str | None, asked: Sequence[Question]
-) -> list[dict[str, str]] | None:
-    """The description where there is one, then the questions; None without either."""
-    turns = [] if described is None else [(prompt(prompt_id).text, described)]
-    turns += [(each.question, each.answer) for each in asked]
+def _messages(turns: Sequence[tuple[str, str]]) -> list[dict[str, str]] | None:
+    """Questions and answers as a conversation; None without any."""
     messages = []
     for number, (question, answer) in enumerate(turns):
         content = question if number else f"{IMAGE_MARKER}\n{question}"

@@ -1,7 +1,8 @@
 """Recipe of ``scenes``: how many there are, what they show, which texts they have."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +11,9 @@ from vila2data.executor import ExecutorSpec
 from vila2data.recipe import Block, RecipePath
 
 from .words import EVERYWHERE, KINDS, NUMBERS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Style = Literal["detailed", "spatial", "located"]
 
 
 class ObjectRules(Block):
@@ -29,8 +33,9 @@ class References(Block):
     """The scenes of `train` that have a true description; those of `test` all have one."""
 
     share: float = Field(0.1, ge=0, le=1)
-    style: Literal["detailed", "located"] = Field(
-        "detailed", description="located: names and boxes alone, and nothing is asked"
+    style: Style = Field(
+        "detailed",
+        description="spatial: relations; located: names and boxes alone, and nothing is asked",
     )
 
 
@@ -38,16 +43,24 @@ class Questions(Block):
     """The scenes of `train` that have questions; those of `test` all have them."""
 
     share: float = Field(0.3, ge=0, le=1)
-    kinds: tuple[str, ...] | None = Field(None, description="null: all that a scene allows")
+    kinds: Mapping[str, Share] | None = Field(
+        None,
+        description="of those scenes, which are asked a kind; null: all, whatever they allow",
+    )
 
     @field_validator("kinds")
     @classmethod
-    def _are_kinds(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _are_kinds(cls, kinds: Mapping[str, float] | None) -> Mapping[str, float] | None:
         for kind in sorted(set(kinds or ()) - set(KINDS)):
             raise ValueError(f"'{kind}' is none; there are {', '.join(KINDS)}")
-        if kinds is not None and not set(kinds) & set(EVERYWHERE):
-            raise ValueError(f"one of {', '.join(EVERYWHERE)} is needed: others are not everywhere")
+        if kinds is not None and not any(kinds.get(kind) == 1 for kind in EVERYWHERE):
+            told = ", ".join(EVERYWHERE)
+            raise ValueError(f"one of {told} needs a share of 1, that no scene is left without")
         return kinds
+
+    def share_of(self, kind: str) -> float:
+        """Of the scenes that have questions, as far as they allow the kind."""
+        return 1.0 if self.kinds is None else self.kinds.get(kind, 0.0)
 
 
 class ScenesRecipe(BuildRecipe):

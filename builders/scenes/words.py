@@ -5,7 +5,7 @@ Every text is a pure function of the scene's facts and a generator that the call
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from math import hypot
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ T = TypeVar("T")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 EVERYWHERE = ("existence", "count", "size", "material", "floor")  # asked of every scene
 KINDS = (*EVERYWHERE, "color", "shape", "side", "depth")
+MOST_RELATIONS = 8  # in a reference of the style spatial
 SIDE_MARGIN, DEPTH_MARGIN_M = 0.08, 0.5  # of x/z; of z, and of the distance from the camera
 _WRONG = 0.15  # of each attribute in an alt-text
 _JUNK = 0.05
@@ -161,17 +162,7 @@ def detailed_reference(facts: Facts, rng: Rng) -> str:
     """Number, floor and wall; each object from left to right with all that is known of it; one
     relation; the nearest object. All of it is true.
     """
-    count = NUMBERS[len(facts.things)]
-    floor, wall = facts.floor, facts.wall
-    sentences = [
-        _one(
-            (
-                f"The image shows {count} objects on a {floor} floor in front of a {wall} wall.",
-                f"There are {count} objects on a {floor} floor, with a {wall} wall behind them.",
-            ),
-            rng,
-        )
-    ]
+    sentences = [_opening(facts, rng)]
     for thing in facts.things:
         place, looks = thing.where, thing.looks
         name = f"{_article(thing.name)} {thing.name}"
@@ -196,6 +187,30 @@ def detailed_reference(facts: Facts, rng: Rng) -> str:
     if others and others[0].distance_m - nearest.distance_m >= DEPTH_MARGIN_M:
         sentences.append(f"The {nearest.name} is closest to the camera.")
     return " ".join(sentences)
+
+
+def spatial_reference(facts: Facts, rng: Rng) -> str:
+    """Number, floor and wall; then relations, of either order of each pair, as many as there are
+    up to ``MOST_RELATIONS``. All of it is true.
+    """
+    told = []
+    for pair in combinations(facts.things, 2):
+        first, second = pair if rng.random() < 0.5 else pair[::-1]
+        relations = (_side(first, second), _depth(first, second))
+        told += [f"The {first.name} is {r} the {second.name}." for r in relations if r]
+    chosen = rng.permutation(len(told))[:MOST_RELATIONS]
+    return " ".join([_opening(facts, rng), *(told[number] for number in chosen)])
+
+
+def _opening(facts: Facts, rng: Rng) -> str:
+    count, floor, wall = NUMBERS[len(facts.things)], facts.floor, facts.wall
+    return _one(
+        (
+            f"The image shows {count} objects on a {floor} floor in front of a {wall} wall.",
+            f"There are {count} objects on a {floor} floor, with a {wall} wall behind them.",
+        ),
+        rng,
+    )
 
 
 def _side(first: Fact, second: Fact) -> str | None:

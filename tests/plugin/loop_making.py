@@ -37,8 +37,9 @@ _OPTIMISATION = {"learning_rate": 3e-3, "batch": 8, "epochs": 1}
 _HARDWARE = {"device": "cpu", "micro_batch": 8}
 
 
-def _source(column: str | None, form: str) -> dict[str, Any]:
-    told = {"build": "builds/scenes/1.0.0", "config": "train", "corpus": "corpora/scenes/train"}
+def _source(column: str | None, form: str, scenes: str = "scenes") -> dict[str, Any]:
+    corpus = f"corpora/{scenes}/train"
+    told = {"build": "builds/scenes/1.0.0", "config": "train", "corpus": corpus}
     return {**told, "column": column, "form": form}
 
 
@@ -62,7 +63,7 @@ def stage_contents() -> dict[str, Any]:
     scenes = {"builder": "scenes", "version": "1.0.0", "license": "cc0-1.0", "corpus": "corpora/x"}
     return {
         "scenes": {**scenes, "train": 16, "test": 6},
-        "align": _training(parts, _source("reference", "plain"), trains=["projector"]),
+        "align": _training(parts, _source("reference", "plain", "align"), trains=["projector"]),
         "pretrain": _training(before, _source("alt_text", "plain"), _source("reference", "plain")),
         "sft": _training(before, _source("questions", "chat")),
         "round": {
@@ -95,7 +96,10 @@ def stage_contents() -> dict[str, Any]:
             "objects": {"unknown_visibility": "pass"},
         },
         "specialist": _training(
-            before, {"build": "builds/spatial-relation-qa/1.0.0"}, _source("questions", "chat")
+            before,
+            {"build": "builds/spatial-relation-qa/1.0.0"},
+            _source("questions", "chat"),
+            _source("messages", "chat", "specialist"),
         ),
     }
 
@@ -114,9 +118,11 @@ def write_loop(folder: Path, *, stages: Mapping[str, Any] | None = None, **block
     foundation = blocks.pop("foundation", folder / "foundation")
     for part in ("vision", "language"):
         (Path(foundation) / part).mkdir(parents=True, exist_ok=True)
-    kinds = [*stage_contents(), "align_scenes"]
+    others = ("align_scenes", "specialist_scenes")
+    kinds = [*stage_contents(), *others]
     specs = {kind: {"recipe": str(folder / f"{kind}.yaml"), "set": {}} for kind in kinds}
-    specs["align_scenes"] = {"recipe": str(folder / "scenes.yaml"), "set": {"train": 8}}
+    for kind in others:
+        specs[kind] = {"recipe": str(folder / "scenes.yaml"), "set": {"train": 8}}
     base = {
         "loop": {"max_rounds": 2, "gate": NO_GATE, **blocks.pop("loop", {})},
         "out": str(folder / "out"),

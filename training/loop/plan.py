@@ -15,16 +15,19 @@ from .stages import (
     SCENES,
     SPATIAL,
     Round,
+    Source,
     Stage,
     StageRecipes,
     Texts,
 )
 
-LOOP_VERSION = 1
+LOOP_VERSION = 2
 """Counts changes to what the stages are; a loop does not go on with another."""
 
 PARTS = ("vision", "language")
-_ALIGN_SEEDS = 1_000_000  # the scenes of `align` are others than those of any loop
+_OTHER_SCENES = {"align_scenes": 1_000_000, "specialist_scenes": 2_000_000}
+"""What is added to the seed: these scenes are others than those of any loop. They stand in a folder
+of their own, which in the recipes of the stages is the name of their corpus."""
 _YIELDS = {"seed", "model.seed", "hardware.threads", "recaption.engine.threads"}
 """What is filled in only where the loop's recipe does not set it for a stage."""
 _SPATIAL_PROMPTS = {"spatial-v1": 1.0, "spatial-v2": 1.0}
@@ -46,7 +49,6 @@ class Planner:
         self.recipe, self.seed = recipe, seed
         self.folder = recipe.out / f"seed-{seed}"
         self._recipes = StageRecipes(recipe.stages)
-        self._align = self.folder / "align"
 
     def shaping(self) -> dict[str, Any]:
         """Everything that shapes what the stages leave."""
@@ -72,7 +74,7 @@ class Planner:
         model = {f"model.{part}": foundation / part for part in PARTS} | {"model.seed": self.seed}
         stages = [
             self._make_build(name, "scenes", {"corpus": self._corpus}),
-            self._make_build(name, "align_scenes", {"corpus": self._align / "corpus"}),
+            self._make_other_scenes(name, "align_scenes"),
             self._train(name, "align", model),
         ]
         texts = Texts(self._build("align_scenes"), "train", "reference")
@@ -117,6 +119,7 @@ class Planner:
         model = {"model.checkpoint": self._model(f"VILA_{last}", "sft")}
         stages = [
             self._make_build(name, "spatial_relation_qa", scenes),
+            self._make_other_scenes(name, "specialist_scenes"),
             self._train(name, "specialist", model),
         ]
         return self._evaluated(name, stages, "specialist", None)
@@ -161,29 +164,31 @@ class Planner:
     ) -> Stage:
         out = self.folder / "runs" / name / kind
         sources: dict[str, Any] = {}
-        for number, data_set, column in self._recipes.sources(kind):
-            places = self._source(kind, data_set, column, version)
-            sources |= {f"feed.sources.{number}.{key}": value for key, value in places.items()}
+        for source in self._recipes.sources(kind):
+            places = self._source(source, version)
+            sources |= {f"feed.sources.{source.number}.{key}": v for key, v in places.items()}
         threads = self._threads("hardware.threads")
         given = self._given(kind, {**model, **sources, **threads, "out": out})
         return Stage(f"{name}/{kind}", kind, ["train", *given])
 
-    def _source(
-        self, kind: str, data_set: str, column: str | None, version: str | None
-    ) -> dict[str, Any]:
+    def _source(self, source: Source, version: str | None) -> dict[str, Any]:
         """What is filled in of a source that is a build of a loop's own."""
-        if data_set == SPATIAL:
+        if source.data_set == SPATIAL:
             return {"build": self._build("spatial_relation_qa")}
-        if data_set != SCENES:
+        if source.data_set != SCENES:
             return {}
-        if kind == "align":
-            tars = self._align / "corpus" / "train"
-            return {"build": self._build("align_scenes"), "corpus": tars}
+        others = f"{source.corpus}_scenes"
+        if others in _OTHER_SCENES:
+            tars = self._folder_of(others) / "corpus" / "train"
+            return {"build": self._build(others), "corpus": tars}
         corpus = {"corpus": self._corpus / "train"}
-        if column == ALT_TEXT and version is not None:
+        if source.column == ALT_TEXT and version is not None:
             conversations = {"config": "conversations", "column": None}
             return {"build": self._recaptions(version), **conversations, **corpus}
         return {"build": self._build("scenes"), **corpus}
+
+    def _make_other_scenes(self, name: str, kind: str) -> Stage:
+        return self._make_build(name, kind, {"corpus": self._folder_of(kind) / "corpus"})
 
     def _make_build(self, name: str, kind: str, filled: Mapping[str, Any]) -> Stage:
         build = self._build(kind)
@@ -212,8 +217,7 @@ class Planner:
     def _given(self, kind: str, filled: Mapping[str, Any]) -> list[str]:
         """Recipe and settings of a stage; the last one of a key wins."""
         spec = self._recipes.spec(kind)
-        offset = _ALIGN_SEEDS if kind == "align_scenes" else 0
-        own = {"seed": self.seed + offset, **filled}
+        own = {"seed": self.seed + _OTHER_SCENES.get(kind, 0), **filled}
         kept = {
             key: value for key, value in own.items() if not (key in _YIELDS and key in spec.set)
         }
@@ -224,8 +228,12 @@ class Planner:
         return {} if self.recipe.threads is None else {key: self.recipe.threads}
 
     def _build(self, kind: str) -> Path:
-        top = self._align if kind == "align_scenes" else self.folder
-        return top / "builds" / DATA_SETS[kind] / self._recipes.version(kind)
+        builds = self._folder_of(kind) / "builds"
+        return builds / DATA_SETS[kind] / self._recipes.version(kind)
+
+    def _folder_of(self, kind: str) -> Path:
+        others = kind in _OTHER_SCENES
+        return self.folder / kind.removesuffix("_scenes") if others else self.folder
 
     def _recaptions(self, version: str) -> Path:
         return self.folder / "builds" / RECAPTIONS / version

@@ -87,6 +87,9 @@ class StageSpecs(Block):
     sft: StageSpec
     round: StageSpec = Field(description="recaptions and their build")
     spatial_relation_qa: StageSpec
+    specialist_scenes: StageSpec = Field(
+        description="other scenes, with answers to the prompts that ask for spatial captions"
+    )
     specialist: StageSpec
 
     @model_validator(mode="after")

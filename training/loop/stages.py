@@ -20,6 +20,7 @@ SCENES, RECAPTIONS, SPATIAL = "scenes", "coyo-recap", "spatial-relation-qa"
 DATA_SETS: Mapping[str, str] = {
     "scenes": SCENES,
     "align_scenes": SCENES,
+    "specialist_scenes": SCENES,
     "round": RECAPTIONS,
     "spatial_relation_qa": SPATIAL,
 }
@@ -79,6 +80,22 @@ class Round:
     texts: Texts | None
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source of a stage's feed, as its recipe names it.
+
+    Attributes:
+        number: position among the sources.
+        data_set: the folder that the build's version lies in.
+        corpus: the folder that the corpus's ``train`` lies in; None where it has none.
+    """
+
+    number: int
+    data_set: str
+    column: str | None
+    corpus: str | None
+
+
 class StageRecipes:
     """The recipes of all stages, with what the loop's recipe says differently."""
 
@@ -93,7 +110,7 @@ class StageRecipes:
             kind: parsed(kind, spec.recipe, spec.overrides())
             for kind, spec in ((name, self.spec(name)) for name in StageSpecs.model_fields)
         }
-        if not any(column == ALT_TEXT for _, _, column in self.sources("pretrain")):
+        if not any(source.column == ALT_TEXT for source in self.sources("pretrain")):
             raise RecipeError(
                 f"stages.pretrain: {specs.pretrain.recipe} has no source of `{SCENES}` with column "
                 f"{ALT_TEXT}, in whose place later rounds are trained on recaptions"
@@ -109,13 +126,16 @@ class StageRecipes:
         recipe: Any = self._parsed[kind]
         return str(recipe.version)
 
-    def sources(self, kind: str) -> list[tuple[int, str, str | None]]:
-        """(position, data set, column) of what a stage trains on, as far as it comes from a build;
-        the data set is the folder that the version lies in.
-        """
+    def sources(self, kind: str) -> list[Source]:
+        """What a stage trains on, as far as it comes from a build."""
         recipe: Any = self._parsed[kind]
         return [
-            (number, source.build.parent.name, source.column)
+            Source(
+                number,
+                source.build.parent.name,
+                source.column,
+                None if source.corpus is None else source.corpus.parent.name,
+            )
             for number, source in enumerate(recipe.feed.sources)
             if source.build is not None
         ]

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import sqrt
 from types import MappingProxyType
 
@@ -16,22 +16,26 @@ BALANCED = MappingProxyType({"side": ("left", "right"), "depth": ("in front", "b
 
 _SIGMAS = 5  # false alarms are one in a million
 _TWICE = "existence"
-_ALWAYS = ("count", "size", "material", "floor")
+_ALWAYS = (_TWICE, "count", "size", "material", "floor")
 
 
-def question_problems(row: Row, wanted: Collection[str] | None) -> Iterator[str]:
-    """What is wrong with the questions of a scene that has some; ``wanted`` are the kinds that may
-    be asked, None where all may.
+def question_problems(row: Row, shares: Mapping[str, float] | None) -> Iterator[str]:
+    """What is wrong with the questions of a scene that has some; ``shares`` tells of each kind that
+    is asked in which share of the scenes, None where all are asked in all.
     """
     kinds = Counter(kind for _, _, kind in row.questions)
+    never, always = (
+        {kind for kind in _KINDS if (1.0 if shares is None else shares.get(kind, 0.0)) == share}
+        for share in (0.0, 1.0)
+    )
     if any(count > 1 for kind, count in kinds.items() if kind != _TWICE):
         yield "a kind of question stands twice"
     said = sorted(answer for _, answer, kind in row.questions if kind == _TWICE)
-    if said != (["no", "yes"] if wanted is None or _TWICE in wanted else []):
+    if said and said != ["no", "yes"]:
         yield "existence is not asked once for what is there and once for what is not"
-    if any(kind not in kinds for kind in _ALWAYS if wanted is None or kind in wanted):
+    if any(kind not in kinds for kind in _ALWAYS if kind in always):
         yield "a question is missing that every scene allows"
-    if wanted is not None and not kinds.keys() <= set(wanted):
+    if kinds.keys() & never:
         yield "a question is of a kind that is not asked"
     for question, answer, kind in row.questions:
         pattern, answered = _KINDS.get(kind, (None, None))

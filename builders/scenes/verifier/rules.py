@@ -10,10 +10,20 @@ from ..recipe import ScenesRecipe
 from ..world import COLORS, FLOORS, MATERIALS, SHAPES, SIZES, WALLS
 from .answers import question_problems
 from .rows import Row
-from .sentences import detailed_problems, located_problems
+from .sentences import detailed_problems, located_problems, spatial_problems
 
 TEST = "test"
-_PROMPTS = ("long-v1", "long-v2", "long-v3")
+_PROMPTS = {
+    "detailed": ("long-v1", "long-v2", "long-v3"),
+    "spatial": ("spatial-v1", "spatial-v2"),
+    "located": (),
+}
+_READERS = {
+    "detailed": detailed_problems,
+    "spatial": spatial_problems,
+    "located": located_problems,
+}
+_A_PROMPT = "a prompt that asks for the reference"
 _IMAGE = "<image>\n"
 _MAX_ALT_TEXT_CHARS = 200
 
@@ -28,7 +38,7 @@ def row_problems(row: Row, config: str, recipe: ScenesRecipe) -> Iterator[str]:
     if not recipe.objects.min <= len(row.things) <= recipe.objects.max:
         return  # what texts say of such a scene was not meant to be said
     yield from _text_problems(row, config, recipe)
-    if _turns(row) != _expected_turns(row, recipe):
+    if _turns(row, recipe) != _expected_turns(row, recipe):
         yield "messages are not the reference and the questions"
 
 
@@ -61,8 +71,7 @@ def _text_problems(row: Row, config: str, recipe: ScenesRecipe) -> Iterator[str]
     if not (row.alt_text.isascii() and row.alt_text.isprintable()):
         yield "an alt-text holds other characters than printable ASCII"
     if row.reference is not None:
-        told = located_problems if is_located else detailed_problems
-        yield from told(row, row.reference)
+        yield from _READERS[recipe.reference.style](row, row.reference)
     elif is_test:
         yield "a scene of the config test has no reference"
     if row.questions:
@@ -73,18 +82,18 @@ def _text_problems(row: Row, config: str, recipe: ScenesRecipe) -> Iterator[str]
         yield "a scene of the config test has no questions"
 
 
-def _turns(row: Row) -> list[tuple[str, str]]:
+def _turns(row: Row, recipe: ScenesRecipe) -> list[tuple[str, str]]:
     """Messages, with one name for the prompts that may stand before a reference."""
-    turns = list(row.messages or ())
-    if turns and turns[0] in {("user", _IMAGE + prompt(name).text) for name in _PROMPTS}:
-        turns[0] = ("user", _IMAGE + _PROMPTS[0])
+    turns, prompts = list(row.messages or ()), _PROMPTS[recipe.reference.style]
+    if turns and turns[0] in {("user", _IMAGE + prompt(name).text) for name in prompts}:
+        turns[0] = ("user", _IMAGE + _A_PROMPT)
     return turns
 
 
 def _expected_turns(row: Row, recipe: ScenesRecipe) -> list[tuple[str, str]]:
     if recipe.reference.style == "located":
         return []
-    turns = [] if row.reference is None else [("user", _PROMPTS[0]), ("assistant", row.reference)]
+    turns = [] if row.reference is None else [("user", _A_PROMPT), ("assistant", row.reference)]
     for question, answer, _ in row.questions:
         turns += [("user", question), ("assistant", answer)]
     return [("user", _IMAGE + turns[0][1]), *turns[1:]] if turns else []

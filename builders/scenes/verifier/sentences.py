@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import permutations, product
 
-from ..words import DEPTH_MARGIN_M, NUMBERS, SIDE_MARGIN
+from ..words import DEPTH_MARGIN_M, MOST_RELATIONS, NUMBERS, SIDE_MARGIN
 from .rows import Row, Thing
 
 _ROUNDING = 1e-6
@@ -25,11 +26,13 @@ _NEAREST = re.compile(r"The (\w+ \w+) is closest to the camera\.")
 _LOCATED = re.compile(r"((\w+ \w+) \[((?:[01]\.\d\d, ){3}[01]\.\d\d)\])")
 
 
-def holds(first: Thing, relation: str, second: Thing) -> bool:
-    """Whether a relation is true by its margin; ``relation`` as texts or answers say it."""
+def holds(first: Thing, relation: str, second: Thing, slack: float = _ROUNDING) -> bool:
+    """Whether a relation is true by its margin, but for ``slack``; ``relation`` as texts or answers
+    say it.
+    """
     leftward = second.side - first.side
     nearer_m = second.center[2] - first.center[2]
-    side, depth_m = SIDE_MARGIN - _ROUNDING, DEPTH_MARGIN_M - _ROUNDING
+    side, depth_m = SIDE_MARGIN - slack, DEPTH_MARGIN_M - slack
     return {
         "left": leftward >= side,
         "right": -leftward >= side,
@@ -65,6 +68,30 @@ def detailed_problems(row: Row, reference: str) -> Iterator[str]:
     yield from _closing_problems(row, rest[count:])
 
 
+def spatial_problems(row: Row, reference: str) -> Iterator[str]:
+    """What is wrong with a list of relations: some of each pair's, once, as many as may be said."""
+    opening, *rest = re.split(r"(?<=\.) ", reference)
+    yield from _opening_problems(row, opening)
+    said = []
+    for sentence in rest:
+        found = _RELATION.fullmatch(sentence)
+        if found is None:
+            yield "a reference's sentence about a relation cannot be read"
+            continue
+        first, relation, second = found.groups()
+        yield from _relation_problems(row, first, relation, second)
+        said.append((frozenset((first, second)), relation.startswith("to the")))
+    if len(set(said)) < len(said):
+        yield "a reference tells a relation twice"
+    asked = list(product(permutations(row.things, 2), ("left", "in front")))
+    least, most = (
+        sum(holds(first, relation, second, slack) for (first, second), relation in asked)
+        for slack in (-_ROUNDING, _ROUNDING)
+    )
+    if not min(least, MOST_RELATIONS) <= len(rest) <= min(most, MOST_RELATIONS):
+        yield "a reference tells another number of relations than there are"
+
+
 def _opening_problems(row: Row, sentence: str) -> Iterator[str]:
     found = next((m for pattern in _OPENINGS if (m := pattern.fullmatch(sentence))), None)
     if found is None:
@@ -96,7 +123,11 @@ def _closing_problems(row: Row, sentences: Sequence[str]) -> Iterator[str]:
     if len(closing) > 1:
         yield "a reference says more than it should"
     elif closing:
-        yield from _relation_problems(row, closing[0])
+        found = _RELATION.fullmatch(closing[0])
+        if found is None:
+            yield "a reference's sentence about a relation cannot be read"
+        else:
+            yield from _relation_problems(row, *found.groups())
 
 
 def _nearest(row: Row) -> Thing | None:
@@ -105,11 +136,7 @@ def _nearest(row: Row) -> Thing | None:
     return first if nearer_m >= DEPTH_MARGIN_M - _ROUNDING else None
 
 
-def _relation_problems(row: Row, sentence: str) -> Iterator[str]:
-    found = _RELATION.fullmatch(sentence)
-    if found is None:
-        yield "a reference's sentence about a relation cannot be read"
-        return
-    first, second = row.named(found[1]), row.named(found[3])
-    if first is None or second is None or not holds(first, found[2], second):
+def _relation_problems(row: Row, named: str, relation: str, other: str) -> Iterator[str]:
+    first, second = row.named(named), row.named(other)
+    if first is None or second is None or not holds(first, relation, second):
         yield "a reference is wrong about a relation"

@@ -1,4 +1,5 @@
 import io
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from vila2data.builders.scenes.drawing import draw_scene, facts_of
 from vila2data.builders.scenes.render import Seen, render
 from vila2data.builders.scenes.world import draw_world
 from vila2data.errors import RunFailed
+from vila2data.prompts import prompt
 from vila2data.schema import SCENES
 
 pytest.importorskip("open3d")
@@ -237,9 +239,24 @@ def test_the_style_located_lists_names_and_boxes_and_asks_nothing() -> None:
 
 
 @pytest.mark.usefixtures("_blank")
+def test_the_style_spatial_tells_relations_in_answer_to_a_spatial_prompt() -> None:
+    asked = set()
+    for row in texts_of(reference={"share": 1.0, "style": "spatial"}, questions={"share": 0.0}):
+        opening, *told = row["reference"].split(". ")
+        assert "objects on a" in opening
+        assert len(told) <= 8
+        assert all(re.match(r"The \w+ \w+ is .* the \w+ \w+", each) for each in told)
+        question, answer = row["messages"][:2]
+        assert answer == {"role": "assistant", "content": row["reference"]}
+        asked.add(question["content"].removeprefix("<image>\n"))
+    assert asked == {prompt(name).text for name in ("spatial-v1", "spatial-v2")}
+
+
+@pytest.mark.usefixtures("_blank")
 def test_kinds_of_questions_are_left_out_of_train_alone() -> None:
     everything, some = (
-        texts_of(questions={"share": 1.0, "kinds": kinds}) for kinds in (None, ["count", "depth"])
+        texts_of(questions={"share": 1.0, "kinds": kinds})
+        for kinds in (None, {"count": 1, "depth": 1})
     )
     assert some.pop() == everything.pop()  # of test
     for whole, part in zip(everything, some, strict=True):
@@ -250,17 +267,31 @@ def test_kinds_of_questions_are_left_out_of_train_alone() -> None:
         assert asked[-len(wanted) :] == [each["question"] for each in wanted]
 
 
+@pytest.mark.usefixtures("_blank")
+def test_a_kind_of_question_is_asked_in_its_share_of_the_scenes() -> None:
+    def asked(share: float) -> list[bool]:
+        shares = {"count": 1, "size": share}
+        rows = texts_of(questions={"share": 1.0, "kinds": shares})[:-1]  # without that of test
+        return ["size" in {each["kind"] for each in row["questions"]} for row in rows]
+
+    few, more, every = (asked(share) for share in (0.3, 0.7, 1.0))
+    assert 1 <= sum(few) < sum(more) < len(more)  # of 40
+    assert all(every)
+    assert all(b for a, b in zip(few, more, strict=True) if a)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"questions": {"kinds": ["mood"]}}, "'mood' is none; there are existence, count"),
-        ({"questions": {"kinds": ["depth"]}}, "one of existence, .* is needed"),
+        ({"questions": {"kinds": {"mood": 1}}}, "'mood' is none; there are existence, count"),
+        ({"questions": {"kinds": {"depth": 1, "count": 0.5}}}, "one of existence, .* needs a"),
+        ({"questions": {"kinds": {"count": 1.5}}}, "less than or equal to 1"),
         ({"objects": {"min": 4, "max": 3}}, "min must not exceed max"),
         ({"objects": {"min": 1, "max": 3}}, "greater than or equal to 2"),
         ({"objects": {"min": 2, "max": 10}}, "less than or equal to 9"),
         ({"train": 0}, "greater than or equal to 1"),
         ({"min_visibility": 0.0}, "greater than 0"),
-        ({"reference": {"style": "long"}}, "'detailed' or 'located'"),
+        ({"reference": {"style": "long"}}, "'detailed', 'spatial' or 'located'"),
         (
             {"reference": {"style": "located"}, "questions": {"share": 0.1}},
             "questions.share: must be 0 where reference.style is located",

@@ -1,16 +1,21 @@
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scene_builds import drawn_facts
 
 from vila2data.builders.scenes.verifier.answers import question_problems
 from vila2data.builders.scenes.verifier.rows import Row, Thing
-from vila2data.builders.scenes.verifier.sentences import detailed_problems, located_problems
+from vila2data.builders.scenes.verifier.sentences import (
+    detailed_problems,
+    located_problems,
+    spatial_problems,
+)
 from vila2data.builders.scenes.words import (
     KINDS,
     Fact,
@@ -19,6 +24,7 @@ from vila2data.builders.scenes.words import (
     detailed_reference,
     located_reference,
     questions,
+    spatial_reference,
 )
 from vila2data.builders.scenes.world import COLORS, SHAPES
 from vila2data.training.nano.texts import Named, listed
@@ -98,6 +104,28 @@ def test_a_reader_finds_every_text_of_any_scene_true(scene: int, count: int, dra
     assert list(question_problems(row, None)) == []
     assert list(detailed_problems(row, detailed_reference(facts, rng(draw)))) == []
     assert list(located_problems(row, located_reference(facts))) == []
+    assert list(spatial_problems(row, spatial_reference(facts, rng(draw)))) == []
+
+
+@given(seeds, seeds)
+@settings(max_examples=40, deadline=None)
+def test_a_reader_finds_what_is_wrong_with_relations(scene: int, draw: int) -> None:
+    facts = drawn_facts(scene, 4)
+    text = spatial_reference(facts, rng(draw))
+    opening, *told = re.split(r"(?<=\.) ", text)
+    assume(told)
+    opposite = {"left": "right", "right": "left", "in front of": "behind", "behind": "in front of"}
+    turned = re.sub("|".join(opposite), lambda match: opposite[match[0]], told[0])
+    row = row_of(facts)
+
+    def rules(*sentences: str) -> list[str]:
+        return list(spatial_problems(row, " ".join((opening, *sentences))))
+
+    assert "a reference is wrong about a relation" in rules(turned, *told[1:])
+    assert "a reference tells a relation twice" in rules(*told, told[0])
+    assert "a reference tells another number of relations than there are" in rules(*told[1:])
+    unread = rules("Nothing is near.", *told[1:])
+    assert "a reference's sentence about a relation cannot be read" in unread
 
 
 @pytest.mark.parametrize(

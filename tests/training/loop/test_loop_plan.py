@@ -44,6 +44,7 @@ def test_the_rounds_and_their_stages_in_order(tmp_path: Path) -> None:
         "VILA_2": again,
         "VILA_2-specialist": [
             "build spatial_relation_qa",
+            "build specialist_scenes",
             "train specialist",
             "evaluate evaluate",
         ],
@@ -140,22 +141,30 @@ def test_the_control_differs_from_the_specialist_s_round_in_the_author_alone(
     assert spatial["recaption.prompts"] == {"spatial-v1": 1.0, "spatial-v2": 1.0}
 
 
-def test_align_has_scenes_of_its_own_and_every_seed_others(tmp_path: Path) -> None:
+def test_align_and_specialist_have_scenes_of_their_own_and_every_seed_others(
+    tmp_path: Path,
+) -> None:
     file = write_loop(tmp_path)
     seeds = {}
     for seed in (0, 5):
         planned = Planner(read_loop(file), seed)
-        scenes, align = (told(planned, f"base/{n}") for n in ("scenes", "align_scenes"))
-        seeds[seed] = {scenes["seed"], align["seed"]}
-        assert scenes["out"] != align["out"]
-        assert scenes["corpus"] != align["corpus"]
-        training = told(planned, "base/align")
-        assert training["feed.sources.0.build"] == f"{align['out']}/scenes/1.0.0"
-        assert training["feed.sources.0.corpus"] == f"{align['corpus']}/train"
+        last = "VILA_2-specialist"
+        names = ("base/scenes", "base/align_scenes", f"{last}/specialist_scenes")
+        scenes, align, spatial = made = [told(planned, name) for name in names]
+        seeds[seed] = {each["seed"] for each in made}
+        assert len({each["out"] for each in made}) == len({each["corpus"] for each in made}) == 3
+        training, specialist = told(planned, "base/align"), told(planned, f"{last}/specialist")
+        for of, number, own in (
+            (training, 0, align),
+            (specialist, 1, scenes),
+            (specialist, 2, spatial),
+        ):
+            assert of[f"feed.sources.{number}.build"] == f"{own['out']}/scenes/1.0.0"
+            assert of[f"feed.sources.{number}.corpus"] == f"{own['corpus']}/train"
         assert training["seed"] == training["model.seed"] == seed
         places = [p for s in stages(planned).values() for p in s.arguments if "/out/" in p]
         assert all(f"/out/seed-{seed}/" in place for place in places)
-    assert len(seeds[0] | seeds[5]) == 4
+    assert len(seeds[0] | seeds[5]) == 6
 
 
 def test_a_stage_s_own_seed_and_threads_are_kept(tmp_path: Path) -> None:
