@@ -95,6 +95,7 @@ class CoyoRecapRecipe(BuildRecipe):
             found.append(f"base: {self.base}: no such build")
         if self.recaption is not None:
             found += [f"recaption.{told}" for told in self.recaption.engine.problems()]
+            found += [f"recaption.executor.{told}" for told in self.recaption.executor.problems()]
         return found
 
 

@@ -161,12 +161,21 @@ def corpus_check(
 def recaption(
     recipe: RecipeArgument,
     overrides: SetOption = None,
+    shard_index: Annotated[
+        int,
+        typer.Option(help="This command's part of the shards, from 0: of a Slurm array, its task."),
+    ] = 0,
+    num_shards: Annotated[
+        int, typer.Option(help="Parts that the shards are dealt out to, one command each.", min=1)
+    ] = 1,
     dry_run: DryRunOption = False,
 ) -> None:
     """Writes one round, or one specialist, of captions over a corpus; goes on where it stopped."""
     from .commands import recaption_command
+    from .recaption.run import Part
 
-    recaption_command(recipe, overrides or [], dry_run=dry_run)
+    part = Part(shard_index, num_shards)
+    recaption_command(recipe, overrides or [], part=part, dry_run=dry_run)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from .corpus.pack import adopt, pack
 from .corpus.read import list_shards, read_shard
 from .corpus.sources import SourceOptions, has_shards, image_count, items_of
 from .errors import BadInput
-from .recaption.run import Plan, plan, run
+from .recaption.run import WHOLE, Part, Plan, plan, run
 from .recaption.spec import RecaptionSpec
 from .recipe import load_recipe
 
@@ -66,8 +66,8 @@ def pack_command(
     return summary.written > 0 or summary.read == 0
 
 
-def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> None:
-    """Runs the ``recaption:`` block of a recipe.
+def recaption_command(name: str, overrides: Sequence[str], *, part: Part, dry_run: bool) -> None:
+    """Runs the ``recaption:`` block of a recipe, or a part of it.
 
     Raises:
         BadInput: the recipe has none.
@@ -78,7 +78,7 @@ def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> 
         raise BadInput(
             f"{name}: has no block 'recaption:'; see the shipped recipe coyo_recap/round1"
         )
-    planned = plan(spec, recipe.corpus, seed=recipe.seed)
+    planned = plan(spec, recipe.corpus, seed=recipe.seed, part=part)
     if dry_run:
         _show_plan(planned, spec, recipe.seed)
         return
@@ -86,7 +86,7 @@ def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> 
     total = samples_in(planned.todo)
     began_s = time.monotonic()
     with progress(spec.config, total=total, unit="images") as done:
-        counts = run(spec, recipe.corpus, seed=recipe.seed, on_sample=done)
+        counts = run(spec, recipe.corpus, seed=recipe.seed, on_sample=done, part=part)
     duration_s = time.monotonic() - began_s
     finished_before = sum(found.read for found in planned.finished.values())
     asked = counts.read - finished_before
@@ -103,6 +103,11 @@ def recaption_command(name: str, overrides: Sequence[str], *, dry_run: bool) -> 
         ],
         title=f"{spec.config} in {spec.run}: {duration_s:.1f} s, {rate:,.1f} images/s",
     )
+    if part != WHOLE:
+        whole = plan(spec, recipe.corpus, seed=recipe.seed)
+        say(f"{len(whole.finished)} of the run's {len(whole.shards)} shards are finished")
+        if whole.todo:
+            return
     say(f"next: vila2data build {name}{''.join(f' --set {o}' for o in overrides)}")
 
 

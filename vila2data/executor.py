@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import connection
 from threading import Thread
@@ -97,15 +98,28 @@ def _exit_after(sentinel: int) -> None:
 def _on_ray(
     function: Callable[[Task], Result], tasks: Iterable[Task], workers: int
 ) -> Iterator[Result]:
+    with on_cluster() as ray:
+        try:
+            remote = ray.remote(function)
+            yield from _in_order(tasks, remote.remote, ray.get, workers)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+            raise RunFailed(_KILLED) from error  # Ray has tried again itself
+
+
+@contextmanager
+def on_cluster() -> Iterator[Any]:
+    """``ray``, connected: to the cluster of ``RAY_ADDRESS``, or to one on this machine that ends
+    with the block. A connection that is there stays.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+    """
     ray: Any = require("ray", extra="ray")
     ours = not ray.is_initialized()
     if ours:
         ray.init(log_to_driver=False, include_dashboard=False)
     try:
-        remote = ray.remote(function)
-        yield from _in_order(tasks, remote.remote, ray.get, workers)
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        raise RunFailed(_KILLED) from error  # Ray has tried again itself
+        yield ray
     finally:
         if ours:
             ray.shutdown()

@@ -67,9 +67,14 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second process off the run; the lock goes with its process. A folder in which nothing
-    was written is removed again.
+def locked(folder: Path, name: str = "", *, timeout_s: float = 0) -> Iterator[None]:
+    """Keeps a second process off the run, or off a part of it; the lock goes with its process. A
+    folder in which nothing was written is removed again.
+
+    Args:
+        folder: of the run.
+        name: of the part; empty: the run.
+        timeout_s: how long another process may hold it still.
 
     Raises:
         RunRefused: another process holds it, or there can be no such folder.
@@ -80,15 +85,17 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise_if_full(error, folder)
         raise RunRefused(f"{folder}: cannot be made a folder: {error.strerror}") from error
-    lock = FileLock(folder / _LOCK_FILE, timeout=0)
+    lock_file = folder / f"{_LOCK_FILE}{name and '-'}{name}"
+    lock = FileLock(lock_file, timeout=timeout_s)
     try:
         lock.acquire()
     except Timeout as error:
-        raise RunRefused(f"{folder}: another process works on this run") from error
+        what = f"part {name} of this run" if name else "this run"
+        raise RunRefused(f"{folder}: another process works on {what}") from error
     try:
         yield
     finally:
-        if [path.name for path in folder.iterdir()] == [_LOCK_FILE]:
-            (folder / _LOCK_FILE).unlink()
+        if list(folder.iterdir()) == [lock_file]:
+            lock_file.unlink()
             folder.rmdir()
         lock.release()

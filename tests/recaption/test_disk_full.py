@@ -79,7 +79,7 @@ def test_recaption_in_workers_on_a_full_disk_fails_in_one_line_too(
     tmp_path: Path, small_disk: Path, cli: Callable[..., Any]
 ) -> None:
     make_corpus(tmp_path / "corpus", 12, shards=4)
-    settings = {"run": str(small_disk / "run"), "workers": 2}
+    settings = {"run": str(small_disk / "run"), "executor": {"workers": 2}}
     file = write_recipe(tmp_path / "r.yaml", recaption=settings)
     fill(small_disk, but_bytes=20_000)
     failed_in_one_line(cli("recaption", file), small_disk / "run")

@@ -146,7 +146,11 @@ def test_throughput_settings_may_change_between_starts(tmp_path: Path) -> None:
         run(recipe.recaption, recipe.corpus, seed=0, engine=Answers(answers_of_up_to([], 5)))
     faster = loaded(
         tmp_path,
-        ("recaption.engine.batch_size=64", "recaption.engine.delay_s=0.001", "recaption.workers=2"),
+        (
+            "recaption.engine.batch_size=64",
+            "recaption.engine.delay_s=0.001",
+            "recaption.executor.workers=2",
+        ),
     )
     assert run(faster.recaption, faster.corpus, seed=0).read == 8
 
@@ -287,7 +291,9 @@ def test_workers_end_with_their_driver(tmp_path: Path, how: signal.Signals) -> N
     make_corpus(tmp_path / "corpus", 80, shards=2)
     log = tmp_path / "log"
     engine = {**FAKE, "delay_s": 0.5, "log": str(log)}
-    file = write_recipe(tmp_path / "r.yaml", recaption={"engine": engine, "workers": 2})
+    file = write_recipe(
+        tmp_path / "r.yaml", recaption={"engine": engine, "executor": {"workers": 2}}
+    )
     driver = started(file)
     lines = wait_for_lines(log, 3)
     workers = {int(line.split()[0]) for line in lines}

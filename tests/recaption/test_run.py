@@ -124,7 +124,9 @@ def test_shards_workers_and_batches_do_not_change_a_byte(
 ) -> None:
     make_corpus(tmp_path / "corpus", 40, shards=shards)
     engine = {**FAKE, "batch_size": batch_size}
-    recipe = write_recipe(tmp_path / "r.yaml", recaption={"engine": engine, "workers": workers})
+    recipe = write_recipe(
+        tmp_path / "r.yaml", recaption={"engine": engine, "executor": {"workers": workers}}
+    )
     assert parquet_hashes(do(recipe)) == expected
 
 
@@ -345,7 +347,7 @@ def test_progress_counts_each_sample_once(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"engine": FAKE, "fraction": 0.7}
     for workers in (1, 2):
         done: list[int] = []
-        settings |= {"workers": workers, "run": str(tmp_path / f"run{workers}")}
+        settings |= {"executor": {"workers": workers}, "run": str(tmp_path / f"run{workers}")}
         recipe = load_recipe(write_recipe(tmp_path / "r.yaml", recaption=settings))
         run(recipe.recaption, recipe.corpus, seed=0, on_sample=done.append)
         assert sum(done) == 20
@@ -356,7 +358,9 @@ def test_an_engine_that_cannot_start_says_so_from_a_worker_too(tmp_path: Path) -
     engine = {**FAKE, "break_on": "start"}
     for workers in (1, 2):
         recipe = load_recipe(
-            write_recipe(tmp_path / "r.yaml", recaption={"engine": engine, "workers": workers})
+            write_recipe(
+                tmp_path / "r.yaml", recaption={"engine": engine, "executor": {"workers": workers}}
+            )
         )
         with pytest.raises(BadInput, match=r"engine\.break_on: the fake engine does not start"):
             run(recipe.recaption, recipe.corpus, seed=0)
@@ -365,7 +369,9 @@ def test_an_engine_that_cannot_start_says_so_from_a_worker_too(tmp_path: Path) -
 def test_a_worker_that_dies_fails_the_run_and_keeps_the_finished_shards(tmp_path: Path) -> None:
     make_corpus(tmp_path / "corpus", 12, shards=4)
     engine = {**FAKE, "break_on": "00011"}
-    file = write_recipe(tmp_path / "r.yaml", recaption={"engine": engine, "workers": 2})
+    file = write_recipe(
+        tmp_path / "r.yaml", recaption={"engine": engine, "executor": {"workers": 2}}
+    )
     recipe = load_recipe(file)
     with pytest.raises(RunFailed, match=r"a worker process died .* run the same command again"):
         run(recipe.recaption, recipe.corpus, seed=0)

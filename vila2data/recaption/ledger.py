@@ -9,7 +9,7 @@ finished.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from vila2data.corpus.images import ImageLimits
 from vila2data.corpus.read import ReadLimits, read_shard
@@ -32,6 +33,7 @@ from vila2data.runfolder import (
 )
 
 _COUNTS_KEY = b"vila2data.counts"
+_BEGINNING_S = 60.0  # until the file that binds a run is written
 
 
 def storable(text: str) -> str:
@@ -66,7 +68,8 @@ class Ledger:
             RunRefused: the folder's run has another fingerprint; each difference is named.
         """
         if read_shaping(folder) is None:
-            with cls(folder, shaping).locked():
+            # Processes of one run may begin at the same time: the second one waits for the first.
+            with cls(folder, shaping).locked("begin", timeout_s=_BEGINNING_S):
                 if read_shaping(folder) is None:  # another process may have been faster
                     write_shaping(folder, shaping)
         begun = cls.open(folder)
@@ -75,14 +78,18 @@ class Ledger:
         return begun
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second process off the run; the lock goes with its process.
+    def locked(self, part: str = "", *, timeout_s: float = 0) -> Iterator[None]:
+        """Keeps a second process off the run, or off a part of it; the lock goes with its process.
+
+        Args:
+            part: its name; empty: the run.
+            timeout_s: how long another process may hold it still.
 
         Raises:
             RunRefused: another process holds it.
             RunFailed: the disk is full.
         """
-        with locked(self.folder):
+        with locked(self.folder, part, timeout_s=timeout_s):
             try:
                 (self.folder / "shards").mkdir(exist_ok=True)
             except OSError as error:
@@ -169,3 +176,47 @@ class Ledger:
                 "run `vila2data recaption` again"
             )
         return sum((counts for counts in found if counts is not None), Counts())
+
+
+class Claims:
+    """The shards that this process works on, so that others leave them alone: a lock on a file for
+    each, which goes with the process.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._locks: dict[Path, FileLock] = {}
+
+    def of(self, shards: Iterable[Path]) -> Iterator[Path]:
+        """Those that are neither finished nor claimed by another process when they are drawn."""
+        return filter(self._take, shards)
+
+    def _take(self, shard: Path) -> bool:
+        path = self._ledger.path(shard)
+        # An engine may draw in a thread of its own.
+        lock = FileLock(path.with_name(f".{path.stem}.lock"), timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        if path.is_file():  # finished a moment ago
+            self._release(lock)
+            return False
+        self._locks[shard] = lock
+        return True
+
+    def finish(self, shard: Path, table: pa.Table, counts: Counts) -> None:
+        """Writes a claimed shard to the ledger.
+
+        Raises:
+            CountsDoNotBalance: rows were lost or invented.
+            RunFailed: the disk is full.
+        """
+        self._ledger.write(shard, table, counts)
+        self._release(self._locks.pop(shard))
+
+    @staticmethod
+    def _release(lock: FileLock) -> None:
+        # Whoever opened the file before it goes finds the shard finished.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

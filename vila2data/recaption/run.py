@@ -1,28 +1,53 @@
-"""A run over a corpus on this machine: plan, work, account."""
+"""A run over a corpus: plan, work, account."""
 
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import active_children, get_context
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
 from typing import Any
 
-from vila2data import registry
 from vila2data.corpus.read import ReadLimits, list_shards
 from vila2data.counts import Counts
 from vila2data.engines import Captioner
-from vila2data.errors import RunFailed
-from vila2data.executor import end_with_parent
+from vila2data.errors import BadInput
 
-from .ledger import Ledger
+from .crew import Crew, hand_out, start_engine
+from .ledger import Claims, Ledger
+from .local_crew import LocalCrew
 from .shard import OnSample, caption_shards, scan_shard
 from .spec import RecaptionSpec
 
 LEDGER_VERSION = 1
 """Counts changes to how a row is made; part of every fingerprint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Every ``count``-th shard from ``index`` on: what one of several commands works on.
+
+    Attributes:
+        index: 0 to ``count`` - 1.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise BadInput(
+                f"shard index {self.index} of {self.count}: must be 0 to the number of parts less 1"
+            )
+
+    def of(self, shards: Sequence[Path]) -> list[Path]:
+        """Those of the part."""
+        return list(shards[self.index :: self.count])
+
+    @property
+    def name(self) -> str:
+        """Of the part's lock; empty where it is the whole run."""
+        return "" if self.count == 1 else f"{self.index}-of-{self.count}"
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +70,8 @@ def shaping_of(spec: RecaptionSpec, *, seed: int) -> dict[str, Any]:
     return {"ledger_version": LEDGER_VERSION, **spec.shaping(seed=seed)}
 
 
-def plan(spec: RecaptionSpec, corpus: Path, *, seed: int) -> Plan:
-    """Reads what is finished; changes nothing.
+def plan(spec: RecaptionSpec, corpus: Path, *, seed: int, part: Part = WHOLE) -> Plan:
+    """Reads what is finished of a part; changes nothing.
 
     Raises:
         CorpusError: ``corpus`` is none, or a finished shard changed.
@@ -57,7 +82,7 @@ def plan(spec: RecaptionSpec, corpus: Path, *, seed: int) -> Plan:
     ledger = Ledger(spec.run, shaping)
     if (spec.run / "run.json").is_file():
         ledger = Ledger.create(spec.run, shaping)
-    return _plan(ledger, shards)
+    return _plan(ledger, part.of(shards))
 
 
 def _plan(ledger: Ledger, shards: list[Path]) -> Plan:
@@ -73,31 +98,34 @@ def run(
     seed: int,
     on_sample: OnSample = lambda _: None,
     engine: Captioner | None = None,
+    part: Part = WHOLE,
 ) -> Counts:
-    """Captions every shard that is not finished, and returns the counts of all.
+    """Captions every shard of the part that is not finished, but for those that another process
+    works on, and returns the counts of the finished ones.
 
     Args:
-        spec: the recipe's block; ``workers`` processes each start an engine of their own where it
-            is above 1.
+        spec: the recipe's block; each of the executor's workers starts an engine of its own, but
+            for one local worker, which is this process.
         seed: of the data set.
         on_sample: told of samples that are done.
         engine: used in place of the recipe's, in this process.
+        part: the shards to work on. Several parts of a run may be worked on at a time.
 
     Raises:
         CorpusError: ``corpus`` is none, or a finished shard changed.
-        RunRefused: other settings, or another process works on the run.
+        RunRefused: other settings, or another process works on the run, or on this part of it; or
+            of a whole run, shards are left that a process with a part works on.
         RunFailed: a worker died, the engine gave up, or the disk is full; finished shards stay.
     """
     shards = list_shards(corpus)
     ledger = Ledger.create(spec.run, shaping_of(spec, seed=seed))
-    with ledger.locked():
-        todo = _plan(ledger, shards).todo
-        if engine is not None or spec.workers == 1:
-            _caption_here(ledger, todo, spec, seed, on_sample, engine)
-        else:
-            work = partial(_caption_in_worker, ledger, spec, seed)
-            _in_processes(todo, work, workers=spec.workers, on_sample=on_sample)
-        return ledger.total(shards)
+    with ledger.locked(part.name):
+        todo = _plan(ledger, part.of(shards)).todo
+        if todo:  # else do not load a model
+            _caption(ledger, todo, spec, seed, on_sample, engine)
+        if part == WHOLE:
+            return ledger.total(shards)
+        return sum(_plan(ledger, part.of(shards)).finished.values(), Counts())
 
 
 def scan(
@@ -126,13 +154,7 @@ def scan(
         return ledger.total(shards)
 
 
-def start_engine(spec: RecaptionSpec) -> Captioner:
-    """The engine that the recipe names, ready to write."""
-    engine: Captioner = registry.load("engines", spec.engine.name)(spec.engine)
-    return engine
-
-
-def _caption_here(
+def _caption(
     ledger: Ledger,
     todo: list[Path],
     spec: RecaptionSpec,
@@ -140,67 +162,24 @@ def _caption_here(
     on_sample: OnSample,
     engine: Captioner | None,
 ) -> None:
-    if not todo:
-        return  # nothing to write: do not load a model
+    claims = Claims(ledger)
+    shards = claims.of(todo)
+    if engine is None and (spec.executor.kind == "ray" or spec.executor.workers > 1):
+        with _crew(spec, seed, min(spec.executor.workers, len(todo))) as crew:
+            hand_out(shards, crew, write=claims.finish, on_sample=on_sample)
+        return
     started = engine or start_engine(spec)
     try:
-        for written in caption_shards(todo, spec, started, seed=seed, on_sample=on_sample):
-            ledger.write(*written)
+        for written in caption_shards(shards, spec, started, seed=seed, on_sample=on_sample):
+            claims.finish(*written)
     finally:
         if engine is None:
             started.close()
 
 
-def _in_processes(
-    todo: list[Path],
-    work: Callable[[Path], int],
-    *,
-    workers: int,
-    on_sample: OnSample,
-) -> None:
-    # Spawned, not forked: a forked process inherits locks of threads that it does not have.
-    workers = min(workers, len(todo))
-    if not workers:
-        return
-    context = get_context("spawn")
-    others = set(active_children())
-    with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
-        futures = [pool.submit(work, shard) for shard in todo]
-        try:
-            for future in as_completed(futures):
-                on_sample(future.result())
-        except BrokenProcessPool as error:
-            raise RunFailed(
-                "a worker process died (killed, or out of memory); finished shards are kept: "
-                "run the same command again, with fewer workers if memory was short"
-            ) from error
-        except KeyboardInterrupt:
-            for worker in set(active_children()) - others:
-                worker.kill()  # now, not after its shard
-            raise
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _crew(spec: RecaptionSpec, seed: int, workers: int) -> Crew:
+    if spec.executor.kind == "local":
+        return LocalCrew(spec, seed, workers)
+    from .ray_crew import RayCrew
 
-
-def _begin_worker() -> None:
-    signal(SIGINT, SIG_IGN)  # the parent hears it too, and ends its workers
-    end_with_parent()
-
-
-_started: list[Captioner] = []
-
-
-def _engine_of_worker(spec: RecaptionSpec) -> Captioner:
-    """The worker's engine, started with its first shard: an initializer's error would be lost."""
-    if not _started:
-        _started.append(start_engine(spec))
-    return _started[0]
-
-
-def _caption_in_worker(ledger: Ledger, spec: RecaptionSpec, seed: int, shard: Path) -> int:
-    read = 0
-    for _, table, counts in caption_shards([shard], spec, _engine_of_worker(spec), seed=seed):
-        ledger.write(shard, table, counts)
-        read += counts.read
-    return read
+    return RayCrew(spec, seed, workers)

@@ -8,6 +8,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from vila2data.corpus.images import ImageLimits
 from vila2data.corpus.read import ReadLimits
 from vila2data.engines import EngineConfig, Sampling
+from vila2data.executor import ExecutorSpec
 from vila2data.keyed import keyed_choice, keyed_uniform, sample_seed
 from vila2data.prompts import Prompt, load_prompts, load_templates
 from vila2data.recipe import Block, RecipePath
@@ -51,6 +52,13 @@ class LimitRules(Block):
         )
 
 
+class WorkersSpec(ExecutorSpec):
+    """Workers, each with an engine of its own."""
+
+    gpus_per_worker: float = Field(0, ge=0, description="that Ray keeps free for a worker")
+    cpus_per_worker: float = Field(1, ge=0, description="that Ray keeps free for a worker")
+
+
 class RecaptionSpec(Block):
     """One round, or one specialist, over a corpus."""
 
@@ -67,7 +75,7 @@ class RecaptionSpec(Block):
     retry: RetryRules = RetryRules()
     gate: GateRules = GateRules()
     limits: LimitRules = LimitRules()
-    workers: int = Field(1, ge=1, le=1024)
+    executor: WorkersSpec = WorkersSpec()
 
     @field_validator("engine", mode="plain")
     @classmethod
@@ -142,7 +150,9 @@ class RecaptionSpec(Block):
 
     def shaping(self, *, seed: int) -> dict[str, Any]:
         """Everything that shapes the texts of a run; its hash is the run's fingerprint."""
-        settings = self.model_dump(mode="json", exclude={"run", "workers", "engine", "own_prompts"})
+        settings = self.model_dump(
+            mode="json", exclude={"run", "executor", "engine", "own_prompts"}
+        )
         settings["prompts"] = {
             name: {"weight": weight, "sha256": self.prompt(name).sha256}
             for name, weight in sorted(self.prompts.items())
