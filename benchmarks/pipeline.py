@@ -41,7 +41,7 @@ def _reader(corpus: Path) -> None:
 def _replay(corpus: Path, build: Path, workers: int) -> None:
     spec = replay_recipe(corpus, build).recaption
     assert spec is not None
-    counts = run(spec.model_copy(update={"workers": workers}), corpus, seed=0)
+    counts = run(_with_workers(spec, workers), corpus, seed=0)
     assert counts.read == IMAGES
     assert counts.rejected == {}
 
