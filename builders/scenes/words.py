@@ -5,7 +5,7 @@ Every text is a pure function of the scene's facts and a generator that the call
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import pairwise, permutations
 from math import hypot
 from typing import TypeVar
 
@@ -21,7 +21,6 @@ T = TypeVar("T")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 EVERYWHERE = ("existence", "count", "size", "material", "floor")  # asked of every scene
 KINDS = (*EVERYWHERE, "color", "shape", "side", "depth")
-MOST_RELATIONS = 8  # in a reference of the style spatial
 SIDE_MARGIN, DEPTH_MARGIN_M = 0.08, 0.5  # of x/z; of z, and of the distance from the camera
 _WRONG = 0.15  # of each attribute in an alt-text
 _JUNK = 0.05
@@ -190,16 +189,19 @@ def detailed_reference(facts: Facts, rng: Rng) -> str:
 
 
 def spatial_reference(facts: Facts, rng: Rng) -> str:
-    """Number, floor and wall; then relations, of either order of each pair, as many as there are
-    up to ``MOST_RELATIONS``. All of it is true.
+    """Number, floor and wall; the objects from left to right; then the relations of each two that
+    stand side by side, in either order. All of it is true.
+
+    The objects come first so that a model has named what is there before it compares any two.
     """
-    told = []
-    for pair in combinations(facts.things, 2):
+    names = [f"{_article(thing.name)} {thing.name}" for thing in facts.things]
+    listed = f"From left to right there are {', '.join(names[:-1])} and {names[-1]}."
+    sentences = [_opening(facts, rng), listed]
+    for pair in pairwise(facts.things):
         first, second = pair if rng.random() < 0.5 else pair[::-1]
         relations = (_side(first, second), _depth(first, second))
-        told += [f"The {first.name} is {r} the {second.name}." for r in relations if r]
-    chosen = rng.permutation(len(told))[:MOST_RELATIONS]
-    return " ".join([_opening(facts, rng), *(told[number] for number in chosen)])
+        sentences += [f"The {first.name} is {r} the {second.name}." for r in relations if r]
+    return " ".join(sentences)
 
 
 def _opening(facts: Facts, rng: Rng) -> str:

@@ -100,10 +100,12 @@ def _summary(rows: Sequence[Row]) -> Summary:
     figures = dict.fromkeys(name for row in rows for name in row.figures)
     told = {}
     for name in figures:
-        found = [row.figures[name] for row in rows if row.value(name) is not None]
-        if found:
-            values = [figure.value for figure in found if figure.value is not None]
-            told[name] = spread(values, [figure.standard_error for figure in found])
+        found = [row.figures[name] for row in rows if name in row.figures]
+        # Without an error, one scene alone was counted: that tells nothing of a model.
+        sound = [f for f in found if f.value is not None and f.standard_error is not None]
+        if sound:
+            values = [figure.value for figure in sound if figure.value is not None]
+            told[name] = spread(values, [figure.standard_error for figure in sound])
     return Summary(
         round=names.pop() if len(names) == 1 else _LAST_ROUND.sub("VILA_K", rows[0].round),
         words=spread([found.mean for found in words]) if words else None,

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import permutations, product
+from itertools import pairwise
 
-from ..words import DEPTH_MARGIN_M, MOST_RELATIONS, NUMBERS, SIDE_MARGIN
+from ..words import DEPTH_MARGIN_M, NUMBERS, SIDE_MARGIN
 from .rows import Row, Thing
 
 _ROUNDING = 1e-6
@@ -22,6 +22,8 @@ _STANDING = (
 _RELATION = re.compile(
     r"The (\w+ \w+) is (to the left of|to the right of|in front of|behind) the (\w+ \w+)\."
 )
+_NAMED = re.compile(r"\b(?:a|an) (\w+ \w+)")
+_LISTED = re.compile(r"From left to right there are (?:an? \w+ \w+(?:, | and |(?=\.)))+\.")
 _NEAREST = re.compile(r"The (\w+ \w+) is closest to the camera\.")
 _LOCATED = re.compile(r"((\w+ \w+) \[((?:[01]\.\d\d, ){3}[01]\.\d\d)\])")
 
@@ -69,27 +71,38 @@ def detailed_problems(row: Row, reference: str) -> Iterator[str]:
 
 
 def spatial_problems(row: Row, reference: str) -> Iterator[str]:
-    """What is wrong with a list of relations: some of each pair's, once, as many as may be said."""
+    """What is wrong with a list of objects and the relations of neighbours."""
     opening, *rest = re.split(r"(?<=\.) ", reference)
     yield from _opening_problems(row, opening)
-    said = []
-    for sentence in rest:
+    listed, *told = rest or [""]
+    if not _LISTED.fullmatch(listed):
+        yield "a reference's list of objects cannot be read"
+    elif _NAMED.findall(listed) != [thing.name for thing in row.things]:
+        yield "a reference does not name the objects from left to right"
+    pairs = []
+    for sentence in told:
         found = _RELATION.fullmatch(sentence)
         if found is None:
             yield "a reference's sentence about a relation cannot be read"
-            continue
+            return
         first, relation, second = found.groups()
         yield from _relation_problems(row, first, relation, second)
-        said.append((frozenset((first, second)), relation.startswith("to the")))
-    if len(set(said)) < len(said):
-        yield "a reference tells a relation twice"
-    asked = list(product(permutations(row.things, 2), ("left", "in front")))
-    least, most = (
-        sum(holds(first, relation, second, slack) for (first, second), relation in asked)
-        for slack in (-_ROUNDING, _ROUNDING)
-    )
-    if not min(least, MOST_RELATIONS) <= len(rest) <= min(most, MOST_RELATIONS):
-        yield "a reference tells another number of relations than there are"
+        pairs.append((frozenset((first, second)), relation.startswith("to the")))
+    yield from _missing_relations(row, pairs)
+
+
+def _missing_relations(row: Row, told: Sequence[tuple[frozenset[str], bool]]) -> Iterator[str]:
+    """Neighbours' relations, in order, that are to be told, beside those that are."""
+    left = list(told)
+    for first, second in pairwise(row.things):
+        for relations, is_side in ((("left", "right"), True), (("in front", "behind"), False)):
+            is_told = left[:1] == [(frozenset((first.name, second.name)), is_side)]
+            if is_told:
+                left.pop(0)
+            elif any(holds(first, relation, second, -_ROUNDING) for relation in relations):
+                yield "a reference leaves a relation of neighbours out"
+    if left:
+        yield "a reference tells relations that are not of neighbours, or not in their order"
 
 
 def _opening_problems(row: Row, sentence: str) -> Iterator[str]:

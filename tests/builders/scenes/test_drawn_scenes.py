@@ -242,9 +242,11 @@ def test_the_style_located_lists_names_and_boxes_and_asks_nothing() -> None:
 def test_the_style_spatial_tells_relations_in_answer_to_a_spatial_prompt() -> None:
     asked = set()
     for row in texts_of(reference={"share": 1.0, "style": "spatial"}, questions={"share": 0.0}):
-        opening, *told = row["reference"].split(". ")
+        opening, listed, *told = row["reference"].split(". ")
         assert "objects on a" in opening
-        assert len(told) <= 8
+        names = [f"{thing['color']} {thing['shape']}" for thing in row["attributes"]]
+        assert re.findall(r"an? (\w+ \w+)", listed) == names
+        assert len(told) <= 2 * (len(names) - 1)
         assert all(re.match(r"The \w+ \w+ is .* the \w+ \w+", each) for each in told)
         question, answer = row["messages"][:2]
         assert answer == {"role": "assistant", "content": row["reference"]}

@@ -112,18 +112,29 @@ def test_a_reader_finds_every_text_of_any_scene_true(scene: int, count: int, dra
 def test_a_reader_finds_what_is_wrong_with_relations(scene: int, draw: int) -> None:
     facts = drawn_facts(scene, 4)
     text = spatial_reference(facts, rng(draw))
-    opening, *told = re.split(r"(?<=\.) ", text)
+    opening, listed, *told = re.split(r"(?<=\.) ", text)
     assume(told)
     opposite = {"left": "right", "right": "left", "in front of": "behind", "behind": "in front of"}
     turned = re.sub("|".join(opposite), lambda match: opposite[match[0]], told[0])
     row = row_of(facts)
 
-    def rules(*sentences: str) -> list[str]:
-        return list(spatial_problems(row, " ".join((opening, *sentences))))
+    def rules(*sentences: str, listed: str = listed) -> list[str]:
+        return list(spatial_problems(row, " ".join((opening, listed, *sentences))))
 
+    swapped = re.sub(r"(an? \w+ \w+) and (an? \w+ \w+)", r"\2 and \1", listed)
+    for wrong in (
+        swapped,
+        listed.replace(" and ", ", ", 1).replace("there are", "there are a red box,"),
+    ):
+        assert "a reference does not name the objects from left to right" in rules(
+            *told, listed=wrong
+        )
+    unlisted = rules(*told, listed="Many things are there.")
+    assert "a reference's list of objects cannot be read" in unlisted
     assert "a reference is wrong about a relation" in rules(turned, *told[1:])
-    assert "a reference tells a relation twice" in rules(*told, told[0])
-    assert "a reference tells another number of relations than there are" in rules(*told[1:])
+    others = "a reference tells relations that are not of neighbours, or not in their order"
+    assert others in rules(*told, told[0])
+    assert "a reference leaves a relation of neighbours out" in rules(*told[1:])
     unread = rules("Nothing is near.", *told[1:])
     assert "a reference's sentence about a relation cannot be read" in unread
 

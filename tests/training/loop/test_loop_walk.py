@@ -36,7 +36,7 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 
 def a_row(words: float, **scores: float | None) -> Row:
-    figures = {name: Figure(value, None, 1) for name, value in scores.items()}
+    figures = {name: Figure(value, 0.01, 9) for name, value in scores.items()}
     return Row("r", Words(words, 0.0, 1), None, "c", "", 0.0, figures)
 
 
