@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .shown import shown
@@ -20,9 +21,24 @@ class Advance(Protocol):
         """Adds ``count`` units of finished work; ``told`` stands beside the bar."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A text that is asked for whenever it is drawn."""
+
+    told: Callable[[], str]
+
+    def __rich__(self) -> str:
+        return self.told()
+
+
 @contextmanager
 def progress(
-    what: str, *, total: int | None, unit: str | None, begun: int = 0
+    what: str,
+    *,
+    total: int | None,
+    unit: str | None,
+    begun: int = 0,
+    live: Callable[[], str] | None = None,
 ) -> Iterator[Advance]:
     """A bar with rate and remaining time on stderr; silent where stderr is no terminal.
 
@@ -31,23 +47,28 @@ def progress(
         total: units of work, None where that is not known.
         unit: name of a unit, plural; no rate is shown where None.
         begun: units that were finished before.
+        live: what stands beside the bar, asked whenever it is drawn, from another thread.
     """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        RenderableColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    beside = [RenderableColumn(_Live(live), table_column=Column(no_wrap=True))] if live else []
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[told]}"),
+        *beside,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),

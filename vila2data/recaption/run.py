@@ -18,7 +18,9 @@ from vila2data.errors import RunFailed
 from vila2data.executor import end_with_parent
 
 from .ledger import Ledger
-from .shard import OnSample, caption_shards, scan_shard
+from .observe import Account, Figures, OnSample, ignore
+from .runlog import LOG_FILE, logged
+from .shard import caption_shards, scan_shard
 from .spec import RecaptionSpec
 
 LEDGER_VERSION = 1
@@ -71,8 +73,9 @@ def run(
     corpus: Path,
     *,
     seed: int,
-    on_sample: OnSample = lambda _: None,
+    on_sample: OnSample = ignore,
     engine: Captioner | None = None,
+    account: Account | None = None,
 ) -> Counts:
     """Captions every shard that is not finished, and returns the counts of all.
 
@@ -82,6 +85,8 @@ def run(
         seed: of the data set.
         on_sample: told of samples that are done.
         engine: used in place of the recipe's, in this process.
+        account: filled while the run goes; with several processes, shard by shard. The run's folder
+            holds a log of it.
 
     Raises:
         CorpusError: ``corpus`` is none, or a finished shard changed.
@@ -92,17 +97,20 @@ def run(
     ledger = Ledger.create(spec.run, shaping_of(spec, seed=seed))
     with ledger.locked():
         todo = _plan(ledger, shards).todo
-        if engine is not None or spec.workers == 1:
-            _caption_here(ledger, todo, spec, seed, on_sample, engine)
-        else:
-            work = partial(_caption_in_worker, ledger, spec, seed)
-            _in_processes(todo, work, workers=spec.workers, on_sample=on_sample)
+        if not todo:  # do not load a model
+            return ledger.total(shards)
+        account = account or Account()
+        account.on_sample = on_sample
+        with logged(account, ledger.folder / LOG_FILE, config=spec.config):
+            if engine is not None or spec.workers == 1:
+                _caption_here(ledger, todo, spec, seed, account, engine)
+            else:
+                work = partial(_caption_in_worker, ledger, spec, seed)
+                _in_processes(todo, work, workers=spec.workers, on_shard=account.add)
         return ledger.total(shards)
 
 
-def scan(
-    corpus: Path, folder: Path, *, limits: ReadLimits, on_sample: OnSample = lambda _: None
-) -> Counts:
+def scan(corpus: Path, folder: Path, *, limits: ReadLimits, on_sample: OnSample = ignore) -> Counts:
     """Writes a ledger of the corpus's original texts into ``folder``; goes on where an earlier call
     stopped.
 
@@ -137,14 +145,12 @@ def _caption_here(
     todo: list[Path],
     spec: RecaptionSpec,
     seed: int,
-    on_sample: OnSample,
+    account: Account,
     engine: Captioner | None,
 ) -> None:
-    if not todo:
-        return  # nothing to write: do not load a model
     started = engine or start_engine(spec)
     try:
-        for written in caption_shards(todo, spec, started, seed=seed, on_sample=on_sample):
+        for written in caption_shards(todo, spec, started, seed=seed, account=account):
             ledger.write(*written)
     finally:
         if engine is None:
@@ -153,22 +159,20 @@ def _caption_here(
 
 def _in_processes(
     todo: list[Path],
-    work: Callable[[Path], int],
+    work: Callable[[Path], Figures],
     *,
     workers: int,
-    on_sample: OnSample,
+    on_shard: Callable[[Figures], None],
 ) -> None:
     # Spawned, not forked: a forked process inherits locks of threads that it does not have.
     workers = min(workers, len(todo))
-    if not workers:
-        return
     context = get_context("spawn")
     others = set(active_children())
     with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
         futures = [pool.submit(work, shard) for shard in todo]
         try:
             for future in as_completed(futures):
-                on_sample(future.result())
+                on_shard(future.result())
         except BrokenProcessPool as error:
             raise RunFailed(
                 "a worker process died (killed, or out of memory); finished shards are kept: "
@@ -198,9 +202,9 @@ def _engine_of_worker(spec: RecaptionSpec) -> Captioner:
     return _started[0]
 
 
-def _caption_in_worker(ledger: Ledger, spec: RecaptionSpec, seed: int, shard: Path) -> int:
-    read = 0
-    for _, table, counts in caption_shards([shard], spec, _engine_of_worker(spec), seed=seed):
-        ledger.write(shard, table, counts)
-        read += counts.read
-    return read
+def _caption_in_worker(ledger: Ledger, spec: RecaptionSpec, seed: int, shard: Path) -> Figures:
+    account = Account()
+    engine = _engine_of_worker(spec)
+    for written in caption_shards([shard], spec, engine, seed=seed, account=account):
+        ledger.write(*written)
+    return account.figures()
