@@ -27,8 +27,11 @@ class _Live:
 
     told: Callable[[], str]
 
-    def __rich__(self) -> str:
-        return self.told()
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        # The text is cut where the terminal is narrow; its column may give way, the others do not.
+        return Text(self.told(), no_wrap=True, overflow="ellipsis")
 
 
 @contextmanager
@@ -59,12 +62,11 @@ def progress(
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-    from rich.table import Column
 
-    beside = [RenderableColumn(_Live(live), table_column=Column(no_wrap=True))] if live else []
+    beside = [RenderableColumn(_Live(live))] if live else []
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20 if live else 40),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[told]}"),

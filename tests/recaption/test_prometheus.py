@@ -1,7 +1,11 @@
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from making import make_corpus, write_recipe
 
 from vila2data.errors import BadInput, MissingExtra
 from vila2data.recaption.observe import Account, Figures
@@ -71,3 +75,15 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     serving = served(Account(), port=0, config="round1")
     with pytest.raises(MissingExtra, match=r"vila2data\[metrics\]"), serving:
         pass
+
+
+def test_the_command_serves_its_run_or_refuses_before_it_begins(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    make_corpus(tmp_path / "corpus", 2)
+    file = write_recipe(tmp_path / "r.yaml")
+    with served(Account(), port=0, config="round1") as port:
+        refused = cli("recaption", file, "--metrics-port", port)
+    assert (refused.returncode, "give another port" in refused.stderr) == (2, True)
+    assert not (tmp_path / "runs").exists()
+    assert cli("recaption", file, "--metrics-port", 0).returncode == 0
