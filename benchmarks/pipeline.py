@@ -41,7 +41,8 @@ def _reader(corpus: Path) -> None:
 def _replay(corpus: Path, build: Path, workers: int) -> None:
     spec = replay_recipe(corpus, build).recaption
     assert spec is not None
-    counts = run(_with_workers(spec, workers), corpus, seed=0)
+    executor = spec.executor.model_copy(update={"workers": workers})
+    counts = run(spec.model_copy(update={"executor": executor}), corpus, seed=0)
     assert counts.read == IMAGES
     assert counts.rejected == {}
 

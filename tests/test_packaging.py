@@ -55,7 +55,17 @@ def test_constraints_hold_every_requirement_of_the_development_environment() -> 
         needed,
         *(
             extras[e]
-            for e in ("openai", "vlm", "train", "phash", "report", "spatial", "ray", "dev")
+            for e in (
+                "metrics",
+                "openai",
+                "vlm",
+                "train",
+                "phash",
+                "report",
+                "spatial",
+                "ray",
+                "dev",
+            )
         ),
     ):
         for line in block.splitlines():

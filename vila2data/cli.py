@@ -169,13 +169,49 @@ def recaption(
         int, typer.Option(help="Parts that the shards are dealt out to, one command each.", min=1)
     ] = 1,
     dry_run: DryRunOption = False,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="With --dry-run: captions this many images, stores nothing, and estimates time, "
+            "tokens and cost of the run.",
+        ),
+    ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="With --calibrate: devices that share the run.")
+    ] = 1,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="With --calibrate: of one device.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --calibrate: JSON in place of tables.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serves the run's figures to Prometheus there."),
+    ] = None,
 ) -> None:
     """Writes one round, or one specialist, of captions over a corpus; goes on where it stopped."""
     from .commands import recaption_command
+    from .errors import BadInput
+    from .recaption.calibrate import Calibration
     from .recaption.run import Part
 
-    part = Part(shard_index, num_shards)
-    recaption_command(recipe, overrides or [], part=part, dry_run=dry_run)
+    if calibrate is not None and not dry_run:
+        raise BadInput("--calibrate goes with --dry-run; leave both out to run")
+    if calibrate is None and (devices > 1 or price_per_hour is not None or as_json):
+        raise BadInput("--devices, --price-per-hour and --json go with --dry-run --calibrate")
+    wanted = None
+    if calibrate is not None:
+        wanted = Calibration(calibrate, devices, price_per_hour, as_json)
+    recaption_command(
+        recipe,
+        overrides or [],
+        part=Part(shard_index, num_shards),
+        dry_run=dry_run,
+        calibration=wanted,
+        metrics_port=metrics_port,
+    )
 
 
 @app.command()

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from .corpus.pack import adopt, pack
 from .corpus.read import list_shards, read_shard
 from .corpus.sources import SourceOptions, has_shards, image_count, items_of
 from .errors import BadInput
+from .recaption.calibrate import Calibration, calibrate
+from .recaption.observe import Account
+from .recaption.prometheus import served
 from .recaption.run import WHOLE, Part, Plan, plan, run
 from .recaption.spec import RecaptionSpec
 from .recipe import load_recipe
@@ -66,7 +70,15 @@ def pack_command(
     return summary.written > 0 or summary.read == 0
 
 
-def recaption_command(name: str, overrides: Sequence[str], *, part: Part, dry_run: bool) -> None:
+def recaption_command(
+    name: str,
+    overrides: Sequence[str],
+    *,
+    part: Part,
+    dry_run: bool,
+    calibration: Calibration | None = None,
+    metrics_port: int | None = None,
+) -> None:
     """Runs the ``recaption:`` block of a recipe, or a part of it.
 
     Raises:
@@ -80,13 +92,26 @@ def recaption_command(name: str, overrides: Sequence[str], *, part: Part, dry_ru
         )
     planned = plan(spec, recipe.corpus, seed=recipe.seed, part=part)
     if dry_run:
-        _show_plan(planned, spec, recipe.seed)
+        if calibration is None or not calibration.as_json:
+            _show_plan(planned, spec, recipe.seed)
+        if calibration is not None:
+            quiet_libraries()
+            sizes = {shard: _samples_of(shard) for shard in planned.todo}
+            calibrate(sizes, spec, calibration, seed=recipe.seed)
         return
     quiet_libraries()
     total = samples_in(planned.todo)
+    account = Account()
+    metrics = (
+        nullcontext()
+        if metrics_port is None
+        else served(account, port=metrics_port, config=spec.config)
+    )
     began_s = time.monotonic()
-    with progress(spec.config, total=total, unit="images") as done:
-        counts = run(spec, recipe.corpus, seed=recipe.seed, on_sample=done, part=part)
+    with metrics, progress(spec.config, total=total, unit=None, live=account.told) as done:
+        counts = run(
+            spec, recipe.corpus, seed=recipe.seed, on_sample=done, account=account, part=part
+        )
     duration_s = time.monotonic() - began_s
     finished_before = sum(found.read for found in planned.finished.values())
     asked = counts.read - finished_before
@@ -133,6 +158,11 @@ def samples_in(shards: Sequence[Path]) -> int | None:
         except (OSError, ValueError, KeyError, TypeError):
             return None
     return total
+
+
+def _samples_of(shard: Path) -> int:
+    told = samples_in([shard])
+    return sum(1 for _ in read_shard(shard)) if told is None else told
 
 
 def _show_plan(planned: Plan, spec: RecaptionSpec, seed: int) -> None:

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .shown import shown
@@ -20,9 +21,27 @@ class Advance(Protocol):
         """Adds ``count`` units of finished work; ``told`` stands beside the bar."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A text that is asked for whenever it is drawn."""
+
+    told: Callable[[], str]
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        # The text is cut where the terminal is narrow; its column may give way, the others do not.
+        return Text(self.told(), no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def progress(
-    what: str, *, total: int | None, unit: str | None, begun: int = 0
+    what: str,
+    *,
+    total: int | None,
+    unit: str | None,
+    begun: int = 0,
+    live: Callable[[], str] | None = None,
 ) -> Iterator[Advance]:
     """A bar with rate and remaining time on stderr; silent where stderr is no terminal.
 
@@ -31,23 +50,27 @@ def progress(
         total: units of work, None where that is not known.
         unit: name of a unit, plural; no rate is shown where None.
         begun: units that were finished before.
+        live: what stands beside the bar, asked whenever it is drawn, from another thread.
     """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        RenderableColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    beside = [RenderableColumn(_Live(live))] if live else []
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20 if live else 40),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[told]}"),
+        *beside,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),

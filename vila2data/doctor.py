@@ -17,7 +17,7 @@ def examine() -> list[tuple[str, str, str]]:
     rows = [
         ("python", platform.python_version(), ""),
         ("cores", str(os.cpu_count()), ""),
-        ("device", *_device()),
+        ("device", *device()),
     ]
     needed = (Requirement(line) for line in requires("vila2data") or [])
     rows += [_package(requirement) for requirement in needed if _extra_of(requirement) != "dev"]
@@ -30,7 +30,8 @@ def examine() -> list[tuple[str, str, str]]:
     return rows
 
 
-def _device() -> tuple[str, str]:
+def device() -> tuple[str, str]:
+    """(where models run on this machine, how to get what is missing)."""
     if find_spec("torch") is None:
         return "no torch", "pip install 'vila2data[vlm]'"
     import torch

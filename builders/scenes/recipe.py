@@ -35,7 +35,7 @@ class References(Block):
     share: float = Field(0.1, ge=0, le=1)
     style: Style = Field(
         "detailed",
-        description="spatial: names and relations; located: names and boxes alone, and nothing is asked",
+        description="spatial: names and relations; located: names and boxes, and nothing is asked",
     )
 
 

@@ -18,12 +18,13 @@ from vila2data.recaption.crew import (
     Event,
     Failed,
     Lost,
-    Seen,
+    Told,
     Wants,
     Written,
     hand_out,
     serve,
 )
+from vila2data.recaption.observe import Figures
 
 TABLE = pa.table({"key": ["a"]})
 
@@ -38,7 +39,7 @@ def life(random: Random) -> Generator[Event, Path | None, None]:
                 more_may_come = more is not None
                 held += [more] if more else []
             else:
-                yield Seen(1)
+                yield Told(Figures(kept=1))
                 yield Written(held.pop(random.randrange(len(held))), TABLE, Counts())
 
 
@@ -88,15 +89,15 @@ def test_every_shard_is_written_once_whoever_is_lost(
 ) -> None:
     shards = [Path(f"{number:05d}.tar") for number in range(count)]
     written: Counter[Path] = Counter()
-    seen: list[int] = []
+    told: list[Figures] = []
     hand_out(
         iter(shards),
         Pretended(random, workers, losses=losses),
         write=lambda shard, table, counts: written.update([shard]),
-        on_sample=seen.append,
+        on_figures=told.append,
     )
     assert written == Counter(shards)
-    assert sum(seen) >= count
+    assert sum(figures.kept for figures in told) >= count
 
 
 class OneAfterTheOther:
@@ -121,7 +122,7 @@ class OneAfterTheOther:
 
 
 def handed(crew: Any, *shards: str) -> None:
-    hand_out(iter(map(Path, shards)), crew, write=lambda *_: None, on_sample=lambda _: None)
+    hand_out(iter(map(Path, shards)), crew, write=lambda *_: None, on_figures=lambda _: None)
 
 
 def test_a_shard_that_every_worker_dies_of_ends_the_run_by_its_name() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,14 @@ def test_greedy_results_are_those_of_the_engine_transformers(
     assert {r.finish_reason for r in found.values()} == {"stop", "length"}
     assert engine.author.engine.startswith("vllm ")
     assert engine.author.captioner_revision == other.author.captioner_revision
+
+
+def test_it_is_busy_while_it_holds_requests_and_no_longer(engine: VllmEngine) -> None:
+    before_s, began_s = engine.busy_s, time.monotonic()
+    assert len(by_index(engine.generate(asked(n) for n in range(20)))) == 20
+    told_s = engine.busy_s
+    assert 0 < told_s - before_s <= time.monotonic() - began_s
+    assert engine.busy_s == told_s
 
 
 def test_a_text_depends_on_its_own_seed_alone(engine: VllmEngine) -> None:

@@ -11,6 +11,7 @@ from .protocol import (
     Request,
     Result,
     Sampling,
+    TellsBusy,
     failed,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "Request",
     "Result",
     "Sampling",
+    "TellsBusy",
     "failed",
 ]

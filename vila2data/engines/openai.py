@@ -16,6 +16,7 @@ from vila2data.errors import RunFailed
 from vila2data.keyed import keyed_uniform
 from vila2data.optional import require
 
+from .busy import BusyClock
 from .parallel import in_flight
 from .protocol import OWN_SETTING, Author, EngineConfig, FinishReason, Request, Result, failed
 
@@ -92,6 +93,14 @@ class OpenAIEngine:
             timeout=config.timeout_s,
             max_retries=0,
         )
+        self._busy = BusyClock()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which at least one request was on its way, network and the server's queue
+        included: what the client can see. Waits before another try are left out.
+        """
+        return self._busy.seconds
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request, in the order in which the server answers."""
@@ -160,15 +169,16 @@ class OpenAIEngine:
             {"type": "text", "text": request.prompt},
         ]
         try:
-            answer = self._client.chat.completions.create(
-                model=self.config.model,
-                messages=[{"role": "user", "content": content}],
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                seed=sampling.seed,
-                extra_body=self.config.extra_body or None,
-            )
+            with self._busy.working():
+                answer = self._client.chat.completions.create(
+                    model=self.config.model,
+                    messages=[{"role": "user", "content": content}],
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    max_tokens=sampling.max_tokens,
+                    seed=sampling.seed,
+                    extra_body=self.config.extra_body or None,
+                )
         except openai.APITimeoutError as error:
             raise _Transient("engine_timeout", f"no answer in {self.config.timeout_s} s") from error
         except openai.APIConnectionError as error:

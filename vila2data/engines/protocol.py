@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
@@ -103,6 +103,20 @@ class Captioner(Protocol):
 
     def close(self) -> None:
         """Frees models, connections and files."""
+        ...
+
+
+@runtime_checkable
+class TellsBusy(Protocol):
+    """What a captioner may have besides: how long its model worked. One that lacks it is used as
+    well, and has no share of busy time in a run's account.
+    """
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the engine was started in which its model was working; never more than
+        have passed. Read while ``generate`` runs, and from other threads.
+        """
         ...
 
 

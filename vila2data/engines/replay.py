@@ -16,6 +16,7 @@ from vila2data.errors import BadInput
 from vila2data.files import file_sha256
 from vila2data.recipe import RecipePath
 
+from .busy import BusyClock
 from .protocol import Author, EngineConfig, Request, Result, failed
 
 _NOBODY = Author("replay", None, "replay")
@@ -81,13 +82,20 @@ class ReplayEngine:
             "CREATE VIEW told AS SELECT * "
             f"FROM read_parquet({sql_list(files)}, union_by_name = true)"
         )
+        self._busy = BusyClock()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of looking up: a build stands in the model's place."""
+        return self._busy.seconds
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request, in their order."""
         remaining = iter(requests)
         while chunk := list(islice(remaining, _CHUNK)):
             asked = _table_of(chunk)  # noqa: F841 - read by DuckDB under this name
-            rows = self._connection.execute(_MATCH).fetchall()
+            with self._busy.working():
+                rows = self._connection.execute(_MATCH).fetchall()
             for place, recorded in groupby(rows, key=itemgetter(0)):
                 yield self._answer(chunk[place], list(recorded))
 

@@ -11,6 +11,7 @@ from vila2data.corpus.images import ImageRefused, Problem
 from vila2data.errors import RunFailed
 from vila2data.optional import require
 
+from .busy import BusyClock
 from .checkpoint import Chat, CheckpointConfig
 from .protocol import OWN_SETTING, Request, Result, failed
 
@@ -68,6 +69,14 @@ class TransformersEngine:
         # generate() fills what a call leaves open from the checkpoint's own settings; its penalties
         # or suppressed tokens must not act beside the recipe's.
         self._model.generation_config = self._generation_config()
+        self._busy = BusyClock()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds inside the model's ``generate``; what decodes and prepares images beside it, and
+        what waits for that, is left out.
+        """
+        return self._busy.seconds
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request; the next batch is decoded while one is generated."""
@@ -136,7 +145,7 @@ class TransformersEngine:
 
         inputs = inputs.to(self._model.device, dtype=self._model.dtype)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._busy.working():
                 output = self._model.generate(
                     **inputs,
                     max_new_tokens=max(r.sampling.max_tokens for r in requests),

@@ -17,6 +17,7 @@ from vila2data.errors import RunFailed
 from vila2data.optional import require
 from vila2data.recipe import Block
 
+from .busy import BusyClock
 from .checkpoint import Chat, CheckpointConfig
 from .protocol import OWN_SETTING, FinishReason, Request, Result, failed
 
@@ -127,7 +128,15 @@ class VllmEngine:
         self._ids = count()
         self._served = 0
         self._vllm: Any = None
+        self._busy = BusyClock()
         self._start()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which vLLM held at least one request, scheduled or waiting for its turn; while
+        images are decoded or prepared and vLLM has none, it idles.
+        """
+        return self._busy.seconds
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
         """One result per request, in the order in which vLLM ends them."""
@@ -212,10 +221,11 @@ class VllmEngine:
                 (prepared,) = await self._vllm.renderer.render_cmpl_async([prompt])
                 del prompt, picture
             final = None
-            async for output in self._vllm.generate(
-                prepared, self._sampling(request), str(next(self._ids))
-            ):
-                final = output
+            with self._busy.working():
+                async for output in self._vllm.generate(
+                    prepared, self._sampling(request), str(next(self._ids))
+                ):
+                    final = output
         except ImageRefused as refused:
             told = refused.problem
             return failed(request.index, self.author, told.reason, told.detail, retriable=False)

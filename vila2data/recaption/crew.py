@@ -19,11 +19,15 @@ from vila2data.counts import Counts
 from vila2data.engines import Captioner
 from vila2data.errors import RunFailed
 
-from .shard import OnSample, caption_shards
+from .observe import Account, Figures
+from .shard import caption_shards
 from .spec import RecaptionSpec
 
 MAX_LOSSES = 3
 """Workers that may be lost with one shard in hand; with more, it is taken to be the cause."""
+
+
+_TELL_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,10 @@ class Wants:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Samples whose caption is final."""
+class Told:
+    """What happened since the worker told last."""
 
-    samples: int
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Lost:
     detail: str
 
 
-Event = Wants | Seen | Written | Failed | Lost
+Event = Wants | Told | Written | Failed | Lost
 
 
 class Link(Protocol):
@@ -114,7 +118,7 @@ def hand_out(
     crew: Crew,
     *,
     write: Callable[[Path, pa.Table, Counts], None],
-    on_sample: OnSample,
+    on_figures: Callable[[Figures], None],
 ) -> None:
     """Has a crew caption all shards, each as often as it takes until its captions arrive.
 
@@ -122,7 +126,8 @@ def hand_out(
         shards: drawn when a worker wants one.
         crew: its workers say ``Wants`` when they are up.
         write: stores a shard.
-        on_sample: told of samples whose caption is final.
+        on_figures: told what the workers tell. A lost worker's answers are in it, and those of the
+            one that does its shards again.
 
     Raises:
         RunFailed: workers were lost with the same shard in hand, again and again, or could not be
@@ -145,8 +150,8 @@ def hand_out(
                     crew.give(worker, shard)
                 else:
                     idle.add(worker)
-            case Seen():
-                on_sample(event.samples)
+            case Told():
+                on_figures(event.figures)
             case Written():
                 write(event.shard, event.table, event.counts)
                 held[worker].remove(event.shard)
@@ -201,18 +206,33 @@ def _serve(link: Link, spec: RecaptionSpec, seed: int) -> None:
         while first := wanted(is_idle=True):
             engine = engine or start_engine(spec)
             more = iter(partial(wanted, is_idle=False), None)
-            stream = caption_shards(
-                chain([first], more),
-                spec,
-                engine,
-                seed=seed,
-                on_sample=lambda samples: link.send(Seen(samples)),
-            )
+            account = _Telling(link)
+            stream = caption_shards(chain([first], more), spec, engine, seed=seed, account=account)
             for written in stream:
+                account.tell()
                 link.send(Written(*written))
+            account.tell()
     finally:
         if engine is not None:
             engine.close()
+
+
+class _Telling(Account):
+    """A worker's account, which goes to the driver piece by piece."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(self._tell_now_and_then)
+        self._link = link
+        self._told_s = self.elapsed_s
+
+    def _tell_now_and_then(self, _: int) -> None:
+        if self.elapsed_s - self._told_s > _TELL_EVERY_S:
+            self.tell()
+
+    def tell(self) -> None:
+        """Sends what happened since the last call."""
+        self._told_s = self.elapsed_s
+        self._link.send(Told(self.take()))
 
 
 def start_engine(spec: RecaptionSpec) -> Captioner:

@@ -13,7 +13,9 @@ from vila2data.errors import BadInput
 from .crew import Crew, hand_out, start_engine
 from .ledger import Claims, Ledger
 from .local_crew import LocalCrew
-from .shard import OnSample, caption_shards, scan_shard
+from .observe import Account, OnSample, ignore
+from .runlog import LOG_FILE, logged
+from .shard import caption_shards, scan_shard
 from .spec import RecaptionSpec
 
 LEDGER_VERSION = 1
@@ -96,9 +98,10 @@ def run(
     corpus: Path,
     *,
     seed: int,
-    on_sample: OnSample = lambda _: None,
+    on_sample: OnSample = ignore,
     engine: Captioner | None = None,
     part: Part = WHOLE,
+    account: Account | None = None,
 ) -> Counts:
     """Captions every shard of the part that is not finished, but for those that another process
     works on, and returns the counts of the finished ones.
@@ -110,6 +113,7 @@ def run(
         on_sample: told of samples that are done.
         engine: used in place of the recipe's, in this process.
         part: the shards to work on. Several parts of a run may be worked on at a time.
+        account: filled while the run goes. The run's folder holds a log of it.
 
     Raises:
         CorpusError: ``corpus`` is none, or a finished shard changed.
@@ -122,15 +126,16 @@ def run(
     with ledger.locked(part.name):
         todo = _plan(ledger, part.of(shards)).todo
         if todo:  # else do not load a model
-            _caption(ledger, todo, spec, seed, on_sample, engine)
+            account = account or Account()
+            account.on_sample = on_sample
+            with logged(account, ledger.folder / LOG_FILE, config=spec.config):
+                _caption(ledger, todo, spec, seed, account, engine)
         if part == WHOLE:
             return ledger.total(shards)
         return sum(_plan(ledger, part.of(shards)).finished.values(), Counts())
 
 
-def scan(
-    corpus: Path, folder: Path, *, limits: ReadLimits, on_sample: OnSample = lambda _: None
-) -> Counts:
+def scan(corpus: Path, folder: Path, *, limits: ReadLimits, on_sample: OnSample = ignore) -> Counts:
     """Writes a ledger of the corpus's original texts into ``folder``; goes on where an earlier call
     stopped.
 
@@ -159,18 +164,18 @@ def _caption(
     todo: list[Path],
     spec: RecaptionSpec,
     seed: int,
-    on_sample: OnSample,
+    account: Account,
     engine: Captioner | None,
 ) -> None:
     claims = Claims(ledger)
     shards = claims.of(todo)
     if engine is None and (spec.executor.kind == "ray" or spec.executor.workers > 1):
         with _crew(spec, seed, min(spec.executor.workers, len(todo))) as crew:
-            hand_out(shards, crew, write=claims.finish, on_sample=on_sample)
+            hand_out(shards, crew, write=claims.finish, on_figures=account.add)
         return
     started = engine or start_engine(spec)
     try:
-        for written in caption_shards(shards, spec, started, seed=seed, on_sample=on_sample):
+        for written in caption_shards(shards, spec, started, seed=seed, account=account):
             claims.finish(*written)
     finally:
         if engine is None:

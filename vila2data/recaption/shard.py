@@ -1,7 +1,7 @@
 """The work on shards: read, ask, judge, ask again."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
@@ -13,25 +13,19 @@ from vila2data.corpus.read import ReadLimits, Sample, read_shard
 from vila2data.counts import Counts
 from vila2data.engines import Captioner, Request, Result
 from vila2data.errors import CountsDoNotBalance
-from vila2data.prompts import render_prompt
+from vila2data.prompts import Prompt, render_prompt
 from vila2data.prompts.catalog import ORIGINAL_FIELD
 from vila2data.stats.signals import signals_of
 
 from .gate import judge
 from .ledger import storable
+from .observe import Account, Figures, OnSample, ignore
 from .rows import Row, counts_of, table_of
 from .spec import RecaptionSpec
 
-OnSample = Callable[[int], None]
-"""Called with a number of samples that are done."""
-
-
-def _ignore(_: int) -> None:
-    pass
-
 
 def scan_shard(
-    shard: Path, limits: ReadLimits, on_sample: OnSample = _ignore
+    shard: Path, limits: ReadLimits, on_sample: OnSample = ignore
 ) -> tuple[pa.Table, Counts]:
     """The original texts of a shard, as round 0; broken images and unfit texts are rejected."""
     rows = []
@@ -51,7 +45,7 @@ def caption_shards(
     engine: Captioner,
     *,
     seed: int,
-    on_sample: OnSample = _ignore,
+    account: Account | None = None,
 ) -> Iterator[tuple[Path, pa.Table, Counts]]:
     """Captions of each shard's samples, in the order of the shard; each comes when it is whole.
 
@@ -61,18 +55,41 @@ def caption_shards(
 
     Args:
         seed: of the data set.
-        on_sample: told of samples whose caption is final.
+        account: told of each answer, and of samples whose caption is final.
 
     Raises:
         CountsDoNotBalance: the engine lost, repeated or invented a result.
     """
-    stream = _Stream(_ShardWork(shard, spec, seed, on_sample) for shard in shards)
-    for requests in stream.rounds():
-        for result in engine.generate(requests):
-            stream.take(result)
-            yield from stream.finished()
-        stream.check_all_answered(requests)
-    yield from stream.finished()
+    told = account or Account()
+    stream = _Stream(_ShardWork(shard, spec, seed, told) for shard in shards)
+    with told.watching(engine):
+        for requests in stream.rounds():
+            for result in engine.generate(requests):
+                stream.take(result)
+                yield from stream.finished()
+            stream.check_all_answered(requests)
+        yield from stream.finished()
+
+
+def request_for(
+    sample: Sample, spec: RecaptionSpec, *, seed: int, attempt: int
+) -> tuple[Prompt, Request]:
+    """What attempt ``attempt`` at a sample asks, and the prompt that it was made from."""
+    prompt = spec.prompt_for(sample.key, seed=seed)
+    text = prompt.text
+    if ORIGINAL_FIELD in text:
+        text = render_prompt(text, original=neutralise(sample.text))
+    return prompt, Request(
+        index=sample.index,
+        image=sample.image,
+        prompt=text,
+        sampling=spec.sampling_for(sample.key, seed=seed, attempt=attempt),
+        key=sample.key,
+        task=spec.task,
+        round=spec.round,
+        image_sha256=sample.image_sha256,
+        limits=spec.limits.reading().image,
+    )
 
 
 class _Stream:
@@ -155,11 +172,11 @@ class _Stream:
 class _ShardWork:
     """What is known of a shard while its captions are written."""
 
-    def __init__(self, shard: Path, spec: RecaptionSpec, seed: int, on_sample: OnSample) -> None:
+    def __init__(self, shard: Path, spec: RecaptionSpec, seed: int, account: Account) -> None:
         self.shard = shard
         self.spec = spec
         self.seed = seed
-        self.on_sample = on_sample
+        self.account = account
         self.limits = spec.limits.reading()
         self.rows: dict[int, Row] = {}  # by index of the sample in the shard
         self.read = 0
@@ -195,37 +212,23 @@ class _ShardWork:
         self.read += 1
         if not self.spec.takes(sample.key, seed=self.seed):
             self.not_sampled += 1
-            self.on_sample(1)
+            self.account.add(Figures(not_sampled=1))
             return False
         row = Row.of(sample, task=self.spec.task, round=self.spec.round)
         row.template_id = self.spec.template
         self.rows[sample.index] = row
         if sample.problem:
             row.reject(sample.problem.reason, sample.problem.detail)
-            self.on_sample(1)
+            self.account.add(Figures(rejected={sample.problem.reason: 1}))
             return False
         self._asked.add(sample.index)
         return True
 
     def _request(self, sample: Sample) -> Request:
         row = self.rows[sample.index]
-        prompt = self.spec.prompt_for(sample.key, seed=self.seed)
-        sampling = self.spec.sampling_for(sample.key, seed=self.seed, attempt=self.attempt)
-        row.prompt_id, row.seed = prompt.id, sampling.seed
-        text = prompt.text
-        if ORIGINAL_FIELD in text:
-            text = render_prompt(text, original=neutralise(sample.text))
-        return Request(
-            index=sample.index,
-            image=sample.image,
-            prompt=text,
-            sampling=sampling,
-            key=sample.key,
-            task=self.spec.task,
-            round=self.spec.round,
-            image_sha256=row.image_sha256,
-            limits=self.limits.image,
-        )
+        prompt, request = request_for(sample, self.spec, seed=self.seed, attempt=self.attempt)
+        row.prompt_id, row.seed = prompt.id, request.sampling.seed
+        return request
 
     def take(self, index: int, result: Result) -> None:
         """Judges a sample's result; one that is rejected is asked for again while attempts are
@@ -243,10 +246,16 @@ class _ShardWork:
         row.reject_reason, row.reject_detail = (
             (verdict.reason, verdict.detail) if verdict else (None, None)
         )
-        if verdict and result.retriable and self.attempt < self.spec.retry.times:
+        is_asked_again = (
+            verdict is not None and result.retriable and self.attempt < self.spec.retry.times
+        )
+        if is_asked_again:
             self._again.add(index)
-        else:
-            self.on_sample(1)
+        self.account.add(
+            Figures.of_answer(
+                result, row.reject_reason, attempt=self.attempt, is_asked_again=is_asked_again
+            )
+        )
 
     def begin_attempt(self) -> None:
         """Goes on to what is asked again."""
