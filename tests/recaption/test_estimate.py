@@ -179,7 +179,13 @@ def test_the_command_shows_an_estimate_and_stores_nothing(
     asked = ("recaption", tmp_path / "r.yaml", "--dry-run", "--calibrate", 32, "--devices", 8)
     shown = cli(*asked, "--price-per-hour", 2.5)
     assert shown.returncode == 0, shown.stderr
-    for said in ("images to caption", "hours on fake", "hours on 8 of them", "cost at 2.5", "±"):
+    for said in (
+        "images to caption",
+        "hours on engine fake",
+        "hours on 8 of them",
+        "cost at 2.5",
+        "±",
+    ):
         assert said in shown.stdout
     assert "extrapolated from 32 images of 2 shards" in shown.stdout
     found = json.loads(cli(*asked, "--price-per-hour", 2.5, "--json").stdout)

@@ -8,6 +8,7 @@ from typing import Any
 
 from vila2data.console import progress, say, show_json, show_table
 from vila2data.doctor import device
+from vila2data.engines import EngineConfig
 from vila2data.engines.checkpoint import CheckpointConfig
 from vila2data.errors import BadInput
 
@@ -59,11 +60,19 @@ def calibrate(
             found = estimate(samples, spec, engine, images=images, seed=seed, on_sample=done)
     finally:
         engine.close()
-    where = device()[0] if isinstance(spec.engine, CheckpointConfig) else spec.engine.name
+    where = _where(spec.engine)
     if asked.as_json:
         show_json(_estimate_as_json(found, asked) | {"device": where, "engine_start_s": start_s})
     else:
         _show_estimate(found, asked, where=where, start_s=start_s)
+
+
+def _where(engine: EngineConfig) -> str:
+    """The device, or what stands for it: a server does not tell its own."""
+    if not isinstance(engine, CheckpointConfig):
+        return f"engine {engine.name}"
+    given = getattr(engine, "device", "auto")
+    return device()[0] if given == "auto" else str(given)
 
 
 def _estimate_as_json(found: Estimate, asked: Calibration) -> dict[str, Any]:
