@@ -3,6 +3,7 @@ from collections import Counter
 from collections.abc import Callable
 from threading import Event, Thread
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -200,13 +201,24 @@ def test_whatever_dies_and_comes_back_every_request_is_answered_once(
     assert [server.in_flight for server in world.servers.all] == [0] * servers
 
 
-def test_one_who_waits_gets_the_place_that_another_gives_back() -> None:
-    pool = ServerPool(Servers(["a"], in_flight=1, first_wait_s=1.0), lambda _: True)
+def test_one_who_waits_is_woken_by_the_place_that_another_gives_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vila2data.engines.servers._LOOK_S", 60.0)
+    looks = Event()
+
+    def clock() -> float:
+        looks.set()  # with the lock, which waiting alone gives away
+        return 0.0
+
+    pool = ServerPool(Servers(["a"], in_flight=1, first_wait_s=1.0), lambda _: True, clock)
     held = pool.take((), Event())
     assert held is not None
+    looks.clear()
     got: list[Lease | None] = []
-    waiting = Thread(target=lambda: got.append(pool.take((), Event())))
+    waiting = Thread(target=lambda: got.append(pool.take((), Event())), daemon=True)
     waiting.start()
+    assert looks.wait(20)
     pool.answered(held)
     waiting.join(20)
     assert [lease and lease.server.url for lease in got] == ["a"]
