@@ -23,7 +23,6 @@ from .errors import BadInput
 from .recaption.run import Plan, plan, run
 from .recaption.spec import RecaptionSpec
 from .recipe import load_recipe
-from .serve.processes import serve
 from .serve.rules import server_commands
 
 _SHOWN_REQUESTS = 3
@@ -128,6 +127,8 @@ def serve_command(name: str, overrides: Sequence[str], *, logs: Path, dry_run: b
         BadInput: the recipe's engine is another, or has no block ``serve``.
         RunFailed: a server could not be started.
     """
+    from .serve.processes import serve  # has signals that POSIX alone knows
+
     engine: Any = _recaption_of(name, load_recipe(name, overrides)).engine
     rules = getattr(engine, "serve", None)
     if rules is None:

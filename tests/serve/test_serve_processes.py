@@ -120,6 +120,13 @@ def test_a_port_that_is_taken_is_told_before_anything_is_started(served: Served)
     assert served.fake.starts() == []
 
 
+def test_logs_that_can_be_no_folder_are_told_before_anything_is_started(served: Served) -> None:
+    served.logs.touch()
+    with pytest.raises(BadInput, match=r"logs: cannot be a folder of logs \(File exists\)"):
+        served.run(free_ports(1))
+    assert served.fake.starts() == []
+
+
 def test_a_server_that_is_never_ready_ends_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

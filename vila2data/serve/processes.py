@@ -26,11 +26,10 @@ _HEALTH_TIMEOUT_S = 2.0
 _STEADY_S = 60.0  # a server that was ready for so long dies anew, not in a row
 _END_S = 15.0
 _MAX_WAIT_S = 300.0
-_LOG_TAIL = 5
+_LAST_LINES, _LAST_BYTES = 5, 16 * 1024
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_DIRECT = urllib.request.build_opener(
-    urllib.request.ProxyHandler({})
-)  # this machine needs no proxy
+_NO_PROXY = urllib.request.ProxyHandler({})  # whatever the environment says: it is this machine
+_DIRECT = urllib.request.build_opener(_NO_PROXY)
 
 
 def vllm_program() -> Path:
@@ -89,8 +88,10 @@ class _Running:
             return False
 
     def last_words(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        told = " | ".join(line.strip() for line in lines[-_LOG_TAIL:] if line.strip())
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - _LAST_BYTES))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        told = " | ".join(line.strip() for line in lines[-_LAST_LINES:] if line.strip())
         return f"{self.log} ends with: {told}" if told else f"{self.log} is empty"
 
 
@@ -114,14 +115,17 @@ def serve(
         ready: called once, when all servers answer.
 
     Raises:
-        BadInput: a port is taken.
+        BadInput: a port is taken, or ``logs`` can be no folder.
         MissingExtra: vLLM is not installed.
         RunFailed: a server died or was not ready in time at its first start, or all died too often.
     """
     program = vllm_program()
     for command in commands:
         _refuse_taken(command)
-    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{logs}: cannot be a folder of logs ({error.strerror})") from error
     servers = [_Running(c, program, logs / f"{c.port}.log") for c in commands]
     with _noted() as signals:
         try:
