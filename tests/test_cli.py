@@ -33,6 +33,7 @@ def test_help_is_quick_and_names_every_command(cli: Cli) -> None:
     for command in (
         "corpus",
         "recaption",
+        "serve",
         "build",
         "verify",
         "stats",
@@ -55,6 +56,7 @@ def test_help_is_quick_and_names_every_command(cli: Cli) -> None:
         ["corpus", "pack"],
         ["corpus", "check"],
         ["recaption"],
+        ["serve"],
         ["build"],
         ["verify"],
         ["report"],

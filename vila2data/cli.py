@@ -215,6 +215,21 @@ def recaption(
 
 
 @app.command()
+def serve(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    logs: Annotated[Path, typer.Option(help="Folder of what the servers print.")] = Path("logs"),
+    dry_run: DryRunOption = False,
+) -> None:
+    """Starts `vllm serve` for each address of engine openai on this machine, says when all are
+    ready, restarts those that die, and ends them with itself.
+    """
+    from .commands import serve_command
+
+    serve_command(recipe, overrides or [], logs=logs, dry_run=dry_run)
+
+
+@app.command()
 def build(
     recipe: RecipeArgument,
     overrides: SetOption = None,

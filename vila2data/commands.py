@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,6 +27,7 @@ from .recaption.prometheus import served
 from .recaption.run import WHOLE, Part, Plan, plan, run
 from .recaption.spec import RecaptionSpec
 from .recipe import load_recipe
+from .serve.rules import server_commands
 
 _SHOWN_REQUESTS = 3
 
@@ -85,11 +88,7 @@ def recaption_command(
         BadInput: the recipe has none.
     """
     recipe: Any = load_recipe(name, overrides)
-    spec: RecaptionSpec | None = getattr(recipe, "recaption", None)
-    if spec is None:
-        raise BadInput(
-            f"{name}: has no block 'recaption:'; see the shipped recipe coyo_recap/round1"
-        )
+    spec = _recaption_of(name, recipe)
     planned = plan(spec, recipe.corpus, seed=recipe.seed, part=part)
     if dry_run:
         if calibration is None or not calibration.as_json:
@@ -133,7 +132,52 @@ def recaption_command(
         say(f"{len(whole.finished)} of the run's {len(whole.shards)} shards are finished")
         if whole.todo:
             return
-    say(f"next: vila2data build {name}{''.join(f' --set {o}' for o in overrides)}")
+    say(f"next: {_command_line('build', name, overrides)}")
+
+
+def _recaption_of(name: str, recipe: Any) -> RecaptionSpec:
+    spec: RecaptionSpec | None = getattr(recipe, "recaption", None)
+    if spec is None:
+        raise BadInput(
+            f"{name}: has no block 'recaption:'; see the shipped recipe coyo_recap/round1"
+        )
+    return spec
+
+
+def _command_line(command: str, name: str, overrides: Sequence[str]) -> str:
+    """A command with the same recipe and overrides, as a shell takes it."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    return shlex.join(["vila2data", command, name, *settings])
+
+
+def serve_command(name: str, overrides: Sequence[str], *, logs: Path, dry_run: bool) -> None:
+    """Starts the servers of a recipe's engine ``openai`` and keeps them up.
+
+    Raises:
+        BadInput: the recipe's engine is another, or has no block ``serve``.
+        RunFailed: a server could not be started.
+    """
+    from .serve.processes import serve  # has signals that POSIX alone knows
+
+    engine: Any = _recaption_of(name, load_recipe(name, overrides)).engine
+    rules = getattr(engine, "serve", None)
+    if rules is None:
+        raise BadInput(
+            f"{name}: its engine is '{engine.name}' without a block 'serve:'; see the shipped "
+            "recipe coyo_recap/round2_servers"
+        )
+    commands = server_commands(rules, engine.base_url, engine.model, os.environ)
+    if dry_run:
+        for command in commands:
+            say(command.shown())
+        return
+
+    def tell(line: str) -> None:
+        say(line)
+        sys.stdout.flush()  # who waits for it may read a pipe
+
+    recaption = _command_line("recaption", name, overrides)
+    serve(commands, rules, logs=logs, tell=tell, ready=lambda: tell(f"next: {recaption}"))
 
 
 def quiet_libraries() -> None:

@@ -5,7 +5,7 @@
 LOG gets a line of JSON per request. PLAN is JSON: ``faults`` are dealt out to requests by a hash of
 the image and seed, each for ``times`` tries; ``always`` gives one fault to every request; ``bad``
 gives one to the images with these hashes; ``key`` is the only key let in; ``work_s`` is how long an
-answer takes.
+answer takes; ``models`` are those that it lists.
 """
 
 import base64
@@ -54,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         fault = self.plan.get("always")
-        self.send(503 if fault == "503" else 200, {"object": "list", "data": []})
+        models = [{"id": name, "object": "model"} for name in self.plan.get("models", [])]
+        self.send(503 if fault == "503" else 200, {"object": "list", "data": models})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

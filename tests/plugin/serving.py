@@ -16,6 +16,7 @@ class Served:
 
     port: int
     log: Path
+    process: "subprocess.Popen[str]"
 
     @property
     def base_url(self) -> str:
@@ -24,6 +25,11 @@ class Served:
     def notes(self) -> list[dict[str, Any]]:
         lines = self.log.read_text().splitlines() if self.log.is_file() else []
         return [json.loads(line) for line in lines]
+
+    def kill(self) -> None:
+        """kill -9, and waits until it is gone."""
+        self.process.kill()
+        self.process.wait()
 
 
 @contextmanager
@@ -38,7 +44,7 @@ def serving(folder: Path, *, port: int = 0, **plan: Any) -> Iterator[Served]:
     )
     try:
         assert process.stdout is not None
-        yield Served(int(process.stdout.readline()), log)
+        yield Served(int(process.stdout.readline()), log, process)
     finally:
         process.kill()
         process.wait()

@@ -1,24 +1,27 @@
-"""Engine ``openai``: any server that speaks the OpenAI chat protocol, such as ``vllm serve``."""
+"""Engine ``openai``: servers that speak the OpenAI chat protocol, such as ``vllm serve``."""
 
 import base64
 import io
 import json
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from threading import Event
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vila2data.corpus.images import ImageRefused, read_header
-from vila2data.errors import RunFailed
+from vila2data.errors import BadInput, RunFailed
 from vila2data.keyed import keyed_uniform
 from vila2data.optional import require
+from vila2data.serve.rules import ServeRules
 
 from .busy import BusyClock
 from .parallel import in_flight
 from .protocol import OWN_SETTING, Author, EngineConfig, FinishReason, Request, Result, failed
+from .servers import ServerPool, Servers
 
 _MAX_WAIT_S = 60.0
 _PROBE_TIMEOUT_S = 10.0
@@ -27,22 +30,46 @@ _ANSWERS = frozenset({"engine_stopped", "engine_refused"})  # errors that only a
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "repetition"}
 
 
+Url = Annotated[str, Field(pattern=r"^https?://")]
+
+
 class OpenAIConfig(EngineConfig):
     """Settings of engine ``openai``."""
 
     name: Literal["openai"] = "openai"
-    base_url: str = Field(json_schema_extra=OWN_SETTING, pattern=r"^https?://")
+    base_url: tuple[Url, ...] = Field(
+        json_schema_extra=OWN_SETTING, min_length=1, description="of one server, or a list of them"
+    )
     model: str = Field(description="the model's name on the server")
     revision: str | None = Field(
         None, description="the model's revision, which servers do not tell"
     )
     extra_body: dict[str, Any] = Field(default_factory=dict, description="passed on as it is")
     api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=OWN_SETTING)
-    in_flight: int = Field(32, ge=1, le=1024, json_schema_extra=OWN_SETTING)
+    in_flight: int = Field(
+        32, ge=1, le=1024, json_schema_extra=OWN_SETTING, description="requests at a time, a server"
+    )
     timeout_s: float = Field(120.0, gt=0, json_schema_extra=OWN_SETTING)
     tries: int = Field(5, ge=1, le=20, json_schema_extra=OWN_SETTING)
     first_wait_s: float = Field(0.5, ge=0, json_schema_extra=OWN_SETTING)
     give_up_after: int = Field(64, ge=1, json_schema_extra=OWN_SETTING)
+    serve: ServeRules | None = Field(
+        None, json_schema_extra=OWN_SETTING, description="how `vila2data serve` starts the servers"
+    )
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
+
+    @field_validator("base_url")
+    @classmethod
+    def _each_once(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        bare = [url.rstrip("/") for url in urls]
+        for url in bare:
+            if bare.count(url) > 1:
+                raise ValueError(f"{url} stands twice")
+        return urls
 
     @property
     def author(self) -> Author:
@@ -58,23 +85,30 @@ def _version() -> str:
 
 
 class _Transient(Exception):
-    """A try failed in a way that another may not."""
+    """A try failed in a way that another may not; ``is_servers`` where the server may be why."""
 
-    def __init__(self, reason: str, detail: str, wait_s: float | None = None) -> None:
+    def __init__(
+        self, reason: str, detail: str, wait_s: float | None = None, *, is_servers: bool = True
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
         self.wait_s = wait_s
+        self.is_servers = is_servers
 
 
 class OpenAIEngine:
-    """A captioner over HTTP: a bounded number of requests in flight, each tried again with growing
-    waits.
+    """A captioner over HTTP: a bounded number of requests in flight on each server, each tried
+    again with growing waits.
 
-    A request that fails for good gives an error result. The server is gone, rather than a sample
-    bad, where ``give_up_after`` requests in a row failed so, or the last ones did and the server
-    never answered one or does not answer now: the run stops without finishing their shards. So
-    failures are results only once the server has answered after them.
+    A try asks one server after another until one answers: what is wrong with a server costs a
+    request nothing while another is there. A request that fails for good gives an error result. The
+    servers are gone, rather than a sample bad, where ``give_up_after`` requests in a row failed so,
+    or the last ones did and no server ever answered one or does now: the run stops without
+    finishing their shards. So failures are results only once a server has answered after them.
+
+    Raises:
+        BadInput: a server tells which models it has, and ``model`` is none of them.
     """
 
     Config = OpenAIConfig
@@ -87,12 +121,20 @@ class OpenAIEngine:
         self._failures = 0  # in a row, in calls of generate that may be short
         self._has_answered = False
         # The client's own retries are off: they do not cover a body that is cut short.
-        self._client = openai.OpenAI(
-            base_url=config.base_url,
-            api_key=os.environ.get(config.api_key_env) or "none",
-            timeout=config.timeout_s,
-            max_retries=0,
+        self._clients = {
+            url: openai.OpenAI(
+                base_url=url,
+                api_key=os.environ.get(config.api_key_env) or "none",
+                timeout=config.timeout_s,
+                max_retries=0,
+            )
+            for url in config.base_url
+        }
+        self._refuse_other_models()
+        servers = Servers(
+            config.base_url, in_flight=config.in_flight, first_wait_s=config.first_wait_s
         )
+        self._pool = ServerPool(servers, self._is_up)
         self._busy = BusyClock()
 
     @property
@@ -103,9 +145,10 @@ class OpenAIEngine:
         return self._busy.seconds
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Result]:
-        """One result per request, in the order in which the server answers."""
+        """One result per request, in the order in which the servers answer."""
         held: list[Result] = []  # failures since the last answer
-        for result in in_flight(self._answer, requests, self.config.in_flight):
+        limit = self.config.in_flight * len(self._clients)
+        for result in in_flight(self._answer, requests, limit):
             if result.finish_reason != "error" or result.error_reason in _ANSWERS:
                 self._failures, self._has_answered = 0, True
                 yield from held
@@ -117,26 +160,51 @@ class OpenAIEngine:
                     raise self._gone(result)
                 continue
             yield result
-        if held and not (self._has_answered and self._is_up()):
+        if held and not (self._has_answered and any(map(self._is_up, self._clients))):
             raise self._gone(held[-1])
         yield from held
 
     def _gone(self, last: Result) -> RunFailed:
+        urls = ", ".join(self._clients)
+        are = "are the servers" if len(self._clients) > 1 else "is the server"
         return RunFailed(
             f"{self._failures} requests in a row failed, the last with {last.error_reason} "
-            f"({last.error_detail}): is the server at {self.config.base_url} up? "
+            f"({last.error_detail}): {are} at {urls} up? "
             "Finished shards are kept; run the same command again"
         )
 
-    def _is_up(self) -> bool:
-        """Whether the server answers anything that is no failure of its own."""
+    def _refuse_other_models(self) -> None:
+        with ThreadPoolExecutor(len(self._clients)) as pool:  # one that is gone takes its time
+            told = dict(zip(self._clients, pool.map(self._models, self._clients), strict=True))
+        wrong = [
+            f"{url} serves {', '.join(models)}"
+            for url, models in told.items()
+            if models and self.config.model not in models
+        ]
+        if wrong:
+            raise BadInput(
+                f"engine.base_url: {'; '.join(wrong)}, not '{self.config.model}': set engine.model "
+                "to what the server calls it, or take the server off the list"
+            )
+
+    def _is_up(self, url: str) -> bool:
+        """Whether a server answers anything that is no failure of its own, and tells of no other
+        model.
+        """
+        models = self._models(url)
+        return models is not None and (not models or self.config.model in models)
+
+    def _models(self, url: str) -> list[str] | None:
+        """What a server calls its models, none where it does not tell; None where it is not up."""
+        timeout_s = min(self.config.timeout_s, _PROBE_TIMEOUT_S)
         try:
-            self._client.models.list(timeout=min(self.config.timeout_s, _PROBE_TIMEOUT_S))
+            listed = self._clients[url].models.list(timeout=timeout_s)
         except self._openai.APIStatusError as error:
-            return int(error.status_code) < 500
+            return [] if int(error.status_code) < 500 else None
         except (self._openai.APIConnectionError, ValueError):
-            return False
-        return True
+            return None
+        names = (getattr(model, "id", None) for model in getattr(listed, "data", None) or ())
+        return [name for name in names if isinstance(name, str)]
 
     def _answer(self, request: Request, stop: Event) -> Result:
         try:
@@ -147,7 +215,7 @@ class OpenAIEngine:
         last = _Transient("engine_error", "not tried")
         for number in range(self.config.tries):
             try:
-                return self._ask(request, url)
+                return self._try(request, url, stop)
             except _Transient as error:
                 last = error
                 final = number + 1 == self.config.tries
@@ -161,16 +229,38 @@ class OpenAIEngine:
         waited = self.config.first_wait_s * 2**number * spread
         return float(min(max(waited, asked_s or 0.0), _MAX_WAIT_S))
 
-    def _ask(self, request: Request, url: str) -> Result:
+    def _try(self, request: Request, image_url: str, stop: Event) -> Result:
+        """Asks one server after another, until one gives an answer that it is not to blame for."""
+        last = _Transient("engine_error", "not tried")
+        tried: set[str] = set()
+        while lease := self._pool.take(tried, stop):
+            try:
+                result = self._ask(lease.server.url, request, image_url)
+            except _Transient as error:
+                if not error.is_servers:
+                    self._pool.answered(lease)
+                    raise
+                self._pool.failed(lease)
+                last = error
+                tried.add(lease.server.url)
+            except BaseException:
+                self._pool.answered(lease)
+                raise
+            else:
+                self._pool.answered(lease)
+                return result
+        raise last
+
+    def _ask(self, server: str, request: Request, image_url: str) -> Result:
         openai = self._openai
         sampling = request.sampling
         content = [
-            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "image_url", "image_url": {"url": image_url}},
             {"type": "text", "text": request.prompt},
         ]
         try:
             with self._busy.working():
-                answer = self._client.chat.completions.create(
+                answer = self._clients[server].chat.completions.create(
                     model=self.config.model,
                     messages=[{"role": "user", "content": content}],
                     temperature=sampling.temperature,
@@ -185,21 +275,23 @@ class OpenAIEngine:
             cause = error.__cause__ or error
             raise _Transient("engine_unreachable", f"{type(cause).__name__}: {cause}") from error
         except openai.APIStatusError as error:
-            return self._refused(request, error)
+            return self._refused(server, request, error)
         except (json.JSONDecodeError, openai.APIResponseValidationError) as error:
             raise _Transient("engine_bad_answer", "the body is no JSON, or is cut short") from error
         return self._result(request, answer)
 
-    def _refused(self, request: Request, error: Any) -> Result:
+    def _refused(self, server: str, request: Request, error: Any) -> Result:
         status = int(error.status_code)
         if status in (401, 403, 404):
             raise RunFailed(
-                f"{self.config.base_url} answers {status} for model '{self.config.model}': check "
+                f"{server} answers {status} for model '{self.config.model}': check "
                 f"engine.base_url, engine.model and the key in ${self.config.api_key_env}"
             ) from error
         detail = f"{status}: {_one_line(error)}"
         if status >= 500 or status in _RETRIED_STATUS:
-            raise _Transient(f"engine_{status}", detail, _retry_after_s(error)) from error
+            raise _Transient(
+                f"engine_{status}", detail, _retry_after_s(error), is_servers=status >= 500
+            ) from error
         # The request itself is refused, and would be again.
         return failed(request.index, self.author, "engine_refused", detail, retriable=False)
 
@@ -224,7 +316,8 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        for client in self._clients.values():
+            client.close()
 
 
 def _one_line(error: Exception) -> str:

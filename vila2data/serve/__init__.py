@@ -1,0 +1,1 @@
+"""Starts the servers that engine ``openai`` asks, and keeps them up."""
