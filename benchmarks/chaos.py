@@ -30,6 +30,7 @@ import yaml
 
 from vila2data.build.write import write_build
 from vila2data.builders.coyo_recap import CoyoRecap
+from vila2data.commands import quiet_libraries
 from vila2data.corpus.read import read_corpus
 from vila2data.recipe import load_recipe
 
@@ -99,12 +100,9 @@ class Server:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-c",
-            f"from benchmarks.chaos import _serve; _serve({self.port})",
-        ]
-        self.process = subprocess.Popen(command)
+        code = f"from benchmarks.chaos import _serve; _serve({self.port})"
+        # Clients that are killed make it complain.
+        self.process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         _wait_for(self._answers, "a server that answers")
 
     def _answers(self) -> bool:
@@ -424,6 +422,7 @@ def main(times: int = 5, only: Sequence[str] = (), seed: int = 0) -> None:
     print("\n### Runs that are disturbed\n")
     print("| what | trials | disturbed | starts | right build, each sample once |")
     print("|---|---:|---:|---:|---:|")
+    quiet_libraries()
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         corpus = make_corpus(Path(place) / "corpus", images=SAMPLES, shards=SHARDS)
         keys = Counter(sample.key for sample in read_corpus(corpus))
