@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vila2data.cli import DryRunOption, RecipeArgument, SetOption
 from vila2data.console import progress, say, show_table
 from vila2data.errors import Vila2DataError
 from vila2data.optional import require
+from vila2data.options import DryRunOption, RecipeArgument, SetOption
 
 if TYPE_CHECKING:
     from .manifest import Metrics

@@ -10,21 +10,16 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__, registry
+from .corpus.command import app as corpus_app
 from .errors import Vila2DataError
-
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A recipe file, or a shipped one's name such as coyo_recap/round1.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Overrides a value of the recipe."),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Says what would be done, and stops.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON in place of a table.")]
-CsvOption = Annotated[bool, typer.Option("--csv", help="CSV in place of a table.")]
-BuildArgument = Annotated[Path, typer.Argument(help="Folder of a build.")]
+from .options import (
+    BuildArgument,
+    CsvOption,
+    DryRunOption,
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+)
 
 
 class _Commands(TyperGroup):
@@ -51,7 +46,6 @@ app = typer.Typer(
     help="Versioned Hugging Face data sets for visual language models, by the VILA² recipe.",
     epilog="Exit status: 0 done, 1 the run or check failed, 2 bad input.",
 )
-corpus_app = typer.Typer(no_args_is_help=True, help="Image-text shards: WebDataset tars.")
 app.add_typer(corpus_app, name="corpus")
 
 
@@ -79,82 +73,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-@corpus_app.command("pack")
-def corpus_pack(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A folder of images or of img2dataset tars, or what load_dataset takes."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the corpus.")],
-    captions: Annotated[
-        Path | None,
-        typer.Option(help="JSON, JSONL, CSV or parquet; else NAME.txt beside NAME.jpg."),
-    ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Of the captions or data set.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Of the captions or data set.")] = None,
-    key_column: Annotated[str | None, typer.Option(help="Of the data set; unique.")] = None,
-    config: Annotated[str | None, typer.Option(help="Of the data set.")] = None,
-    split: Annotated[str, typer.Option(help="Of the data set.")] = "train",
-    samples_per_shard: Annotated[int, typer.Option(min=1, help="Samples in each tar.")] = 10_000,
-    max_image_bytes: Annotated[int, typer.Option(min=1)] = 32 * 1024 * 1024,
-    max_image_pixels: Annotated[int, typer.Option(min=1)] = 64_000_000,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Writes image-text shards from a folder, a data set, or img2dataset's output.
-
-    An interrupted pack goes on where it stopped. Every image that is left out is counted, with a
-    reason, in the shard's parquet.
-    """
-    from .commands import pack_command
-    from .corpus.images import ImageLimits
-    from .corpus.sources import SourceOptions
-
-    written = pack_command(
-        source,
-        out,
-        SourceOptions(captions, image_column, text_column, key_column, config, split),
-        samples_per_shard=samples_per_shard,
-        limits=ImageLimits(max_image_bytes, max_image_pixels),
-        dry_run=dry_run,
-    )
-    raise typer.Exit(0 if written else 1)
-
-
-@corpus_app.command("check")
-def corpus_check(
-    corpus: Annotated[Path, typer.Argument(help="Folder of the corpus.")],
-    limit: Annotated[int, typer.Option(min=0, help="How many findings of a kind are listed.")] = 20,
-    headers_only: Annotated[bool, typer.Option(help="Does not decode the images.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Counts samples and lists what is wrong: duplicate keys and images, broken or oversize images,
-    captions missing.
-
-    Exit status 1 where a sample cannot be used or a key stands twice.
-    """
-    from dataclasses import asdict
-
-    from .commands import samples_in
-    from .console import progress, show_json, show_table
-    from .corpus.check import check
-    from .corpus.read import list_shards
-
-    with progress("checking", total=samples_in(list_shards(corpus)), unit="samples") as done:
-        report = check(corpus, decode_images=not headers_only, limit=limit, on_sample=done)
-    if as_json:
-        show_json(asdict(report))
-    else:
-        counts = [("shards", report.shards), ("samples", report.samples), ("usable", report.usable)]
-        found = [(kind, count) for kind, count in report.counts.items()]
-        show_table(["", "count"], counts + found, title=str(corpus))
-        listed = [(f.kind, f.shard, f.key, f.detail) for f in report.findings]
-        if listed:
-            show_table(["kind", "shard", "key", "detail"], listed, title="Findings")
-    raise typer.Exit(1 if report.failed else 0)
 
 
 @app.command()

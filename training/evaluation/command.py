@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vila2data.cli import DryRunOption, JsonOption
 from vila2data.console import progress, say, show_json, show_table
 from vila2data.errors import BadInput
+from vila2data.options import DryRunOption, JsonOption
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation

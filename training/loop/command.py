@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vila2data.cli import DryRunOption, RecipeArgument, SetOption
 from vila2data.console import say, show_table
 from vila2data.errors import BadInput
+from vila2data.options import DryRunOption, RecipeArgument, SetOption
 
 if TYPE_CHECKING:
     from .plan import Planner

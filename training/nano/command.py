@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from vila2data.cli import DryRunOption, RecipeArgument, SetOption
 from vila2data.console import progress, say, show_table
+from vila2data.options import DryRunOption, RecipeArgument, SetOption
 
 
 def command(
