@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vila2data.build.tables import streamed, work_connection
+from vila2data.build.tables import bound, streamed, work_connection
 
 
 def damaged(path: Path, group: int) -> Path:
@@ -35,3 +35,12 @@ def test_damage_is_the_same_error_at_the_first_batch_and_after(tmp_path: Path, g
             assert next(batches).num_rows
         with pytest.raises(duckdb.InvalidInputException, match=r"part\.parquet.*Snappy"):
             list(batches)
+
+
+def test_a_query_that_outgrows_its_memory_goes_to_the_folder(tmp_path: Path) -> None:
+    with duckdb.connect() as connection:
+        bound(connection, tmp_path)
+        limit, folder = connection.execute(
+            "SELECT current_setting('memory_limit'), current_setting('temp_directory')"
+        ).fetchall()[0]
+    assert (limit, folder) == ("3.7 GiB", str(tmp_path / "spill"))  # 4 GB

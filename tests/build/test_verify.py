@@ -5,16 +5,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from making import do, make_corpus, write_recipe
 
-from vila2data.build.manifest import read_manifest
+from vila2data.build.manifest import Manifest, read_manifest
 from vila2data.build.verify import verify
+from vila2data.builders.coyo_recap import CoyoRecap
 from vila2data.errors import BuildError
 from vila2data.files import file_sha256
+
+_LIMIT = "SELECT current_setting('memory_limit')"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,16 @@ def test_a_sound_build_verifies(build: Path) -> None:
     assert done.problems == []
     assert done.checked["files"] == len(read_manifest(build).files)
     assert done.checked["row rules"] == 1
+
+
+def test_the_rules_are_checked_in_bounded_memory(
+    build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[str]:
+        return [f"{connection.execute(_LIMIT).fetchall()[0][0]}, {manifest.version}"]
+
+    monkeypatch.setattr(CoyoRecap, "invariants", limit)
+    assert verify(build).problems == ["3.7 GiB, 1.1.0"]  # 4 GB
 
 
 def test_a_flipped_byte_is_found(build: Path) -> None:

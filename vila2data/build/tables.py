@@ -24,14 +24,21 @@ def work_connection(folder: str | None) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection whose sorts and joins go to ``folder`` where memory is short."""
     connection = duckdb.connect()
     connection.execute("SET enable_progress_bar = false")
-    connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
-    if folder is not None:
-        spill = Path(folder) / "spill"
-        connection.execute(f"SET temp_directory = {sql_text(str(spill))}")
+    bound(connection, folder)
     try:
         yield connection
     finally:
         connection.close()
+
+
+def bound(connection: duckdb.DuckDBPyConnection, folder: str | Path | None) -> None:
+    """Has a connection's sorts and joins go to ``folder`` where they outgrow a fixed memory, which
+    else grows with the rows up to most of the machine's.
+    """
+    connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+    if folder is not None:
+        spill = Path(folder) / "spill"
+        connection.execute(f"SET temp_directory = {sql_text(str(spill))}")
 
 
 def streamed(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vila2data import registry
 from vila2data.errors import Vila2DataError
@@ -100,6 +101,10 @@ def _file_problems(build: Path, manifest: Manifest, file: BuildFile) -> list[str
 
 
 def _row_problems(build: Path, manifest: Manifest) -> list[str]:
+    from .tables import bound
+
     builder: type[Builder] = registry.load("builders", manifest.data_set)
-    with connect(build) as connection:
+    # Beside the system's temporary files: a build is only read here.
+    with TemporaryDirectory(prefix="vila2data-") as work, connect(build) as connection:
+        bound(connection, work)
         return builder.invariants(connection, manifest)

@@ -29,6 +29,7 @@ from .card import card_of
 from .croissant import croissant_of
 from .manifest import CARD_FILE, CROISSANT_FILE, MANIFEST_FILE, BuildFile, Manifest, read_manifest
 from .recipe import BuildRecipe
+from .tables import bound
 from .views import connect
 
 SPLIT = "train"
@@ -175,6 +176,7 @@ def _manifest(
         stats={},
     )
     with connect(content, manifest) as connection:
+        bound(connection, content.parent)
         own = [*prepared.funnel, *builder.funnel(connection, manifest)]
         made_anew = {step.step for step in own}
         carried = [s for s in (base.funnel if base else []) if s.step not in made_anew]
