@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__, registry
-from .corpus.command import app as corpus_app
+from .corpus_command import app as corpus_app
 from .errors import Vila2DataError
 from .options import (
     BuildArgument,

@@ -1,11 +1,13 @@
-"""``vila2data corpus``. Commands import what they need when they run."""
+"""``vila2data corpus``, beside the package of that name, which is slow to import. Commands import what
+they need when they run.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vila2data.options import DryRunOption, JsonOption
+from .options import DryRunOption, JsonOption
 
 app = typer.Typer(no_args_is_help=True, help="Image-text shards: WebDataset tars.")
 
@@ -38,10 +40,9 @@ def corpus_pack(
     An interrupted pack goes on where it stopped. Every image that is left out is counted, with a
     reason, in the shard's parquet.
     """
-    from vila2data.commands import pack_command
-
-    from .images import ImageLimits
-    from .sources import SourceOptions
+    from .commands import pack_command
+    from .corpus.images import ImageLimits
+    from .corpus.sources import SourceOptions
 
     written = pack_command(
         source,
@@ -68,11 +69,10 @@ def corpus_check(
     """
     from dataclasses import asdict
 
-    from vila2data.commands import samples_in
-    from vila2data.console import progress, show_json, show_table
-
-    from .check import check
-    from .read import list_shards
+    from .commands import samples_in
+    from .console import progress, show_json, show_table
+    from .corpus.check import check
+    from .corpus.read import list_shards
 
     with progress("checking", total=samples_in(list_shards(corpus)), unit="samples") as done:
         report = check(corpus, decode_images=not headers_only, limit=limit, on_sample=done)
