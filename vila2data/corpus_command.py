@@ -1,5 +1,5 @@
-"""``vila2data corpus``, beside the package of that name, which is slow to import. Commands import what
-they need when they run.
+"""``vila2data corpus``, beside the package of that name, which is slow to import. Commands import
+what they need when they run.
 """
 
 from pathlib import Path
