@@ -117,7 +117,9 @@ def on_cluster() -> Iterator[Any]:
     ray: Any = require("ray", extra="ray")
     ours = not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False, include_dashboard=False)
+        # Without an address Ray joins whatever cluster it finds on the machine, and dies with it.
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address, log_to_driver=False, include_dashboard=False)
     try:
         yield ray
     finally:
