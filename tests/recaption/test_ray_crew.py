@@ -24,7 +24,9 @@ def cluster() -> Iterator[None]:
     """One for all tests, with more cores than there are: workers need few."""
     paths = [str(Path(__file__).parents[1] / "plugin")]
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
-    ray.init("local", num_cpus=4, log_to_driver=False, include_dashboard=False, runtime_env=environment)
+    ray.init(
+        "local", num_cpus=4, log_to_driver=False, include_dashboard=False, runtime_env=environment
+    )
     yield
     ray.shutdown()
 
