@@ -19,7 +19,7 @@ from vila2data.build.arrow import TableBuilder
 from vila2data.build.builder import OnRows, Prepared
 from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep, Manifest, read_manifest
 from vila2data.build.recipe import BuildRecipe
-from vila2data.build.tables import rebatched, streamed, work_connection
+from vila2data.build.tables import ROWS_PER_RANGE, key_ranges, rebatched, streamed, work_connection
 from vila2data.build.views import sql_list
 from vila2data.build.work import funnel_step
 from vila2data.conversation import Answer, compose
@@ -47,7 +47,7 @@ SELECT * EXCLUDE (copy, reject_reason),
        CASE WHEN copy > 1 THEN 'duplicate_key' ELSE reject_reason END AS reject_reason
 FROM (SELECT *, row_number() OVER (
           PARTITION BY key ORDER BY image_sha256 NULLS LAST, original, url) AS copy
-      FROM read_parquet({files}, union_by_name = true))
+      FROM read_parquet({files}, union_by_name = true) WHERE {within})
 """
 _ORDER = "ORDER BY key, image_sha256, original, caption, reject_reason"
 
@@ -154,40 +154,52 @@ class CoyoRecap(TableBuilder):
     def tables(self) -> Iterator[pa.Table]:
         """The captions of a round or task, the rejected ones, or the conversations."""
         with work_connection(self.config.work) as connection:
-            if self.config.name == CONVERSATIONS:
-                batches = self._conversations(connection)
-            else:
-                batches = streamed(connection, self._caption_query(), _ROWS_PER_GROUP)
+            is_made = self.config.name == CONVERSATIONS
+            rows_of = self._conversations if is_made else self._captions
+            files = self.config.originals if is_made else self._caption_files()
+            keys = f"SELECT key FROM read_parquet({sql_list(files)}, union_by_name = true)"
+            ranges = key_ranges(connection, keys, ROWS_PER_RANGE)
+            batches = (batch for within in ranges for batch in rows_of(connection, within))
             yield from rebatched(batches, _ROWS_PER_GROUP)
 
-    def _caption_query(self) -> str:
+    def _caption_files(self) -> Sequence[str]:
         config = self.config.name.removesuffix(REJECTS_SUFFIX)
-        files = self.config.originals if config == ORIGINAL else self.config.captions.get(config)
+        sources: Mapping[str, Sequence[str]] = self.config.captions
+        files = self.config.originals if config == ORIGINAL else sources.get(config)
         if not files:
             known = ", ".join([ORIGINAL, *self.config.captions])
             raise BadInput(f"config '{config}' has no source; configs with one: {known}")
-        rejected = "" if self.config.name == config else "NOT"
-        rows = _LEDGER_ROWS.format(files=sql_list(files))
-        return f"SELECT * FROM ({rows}) WHERE reject_reason IS {rejected} NULL {_ORDER}"
+        return files
 
-    def _conversations(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-        originals = _LEDGER_ROWS.format(files=sql_list(self.config.originals))
+    def _captions(
+        self, connection: duckdb.DuckDBPyConnection, within: str
+    ) -> Iterator[pa.RecordBatch]:
+        rejected = "NOT" if self.config.name.endswith(REJECTS_SUFFIX) else ""
+        rows = _ledger_rows(self._caption_files(), within)
+        query = f"SELECT * FROM ({rows}) WHERE reject_reason IS {rejected} NULL {_ORDER}"
+        return streamed(connection, query, _ROWS_PER_GROUP)
+
+    def _conversations(
+        self, connection: duckdb.DuckDBPyConnection, within: str
+    ) -> Iterator[pa.RecordBatch]:
+        view = "CREATE OR REPLACE TEMP VIEW"
+        originals = _ledger_rows(self.config.originals, within)
         connection.execute(
-            "CREATE TEMP VIEW originals AS SELECT *, reject_reason IS NULL AS usable "
+            f"{view} originals AS SELECT *, reject_reason IS NULL AS usable "
             f"FROM ({originals}) WHERE reject_reason IS DISTINCT FROM 'duplicate_key'"
         )
-        rows = [_LEDGER_ROWS.format(files=sql_list(f)) for f in self.config.captions.values()]
+        rows = [_ledger_rows(files, within) for files in self.config.captions.values()]
         kept = [
             f"SELECT key, task, round, caption, template_id FROM ({r}) WHERE reject_reason IS NULL"
             for r in rows
         ]
         nothing = "SELECT key, task, round, caption, template_id FROM originals WHERE false"
-        connection.execute(f"CREATE TEMP VIEW captions AS {' UNION ALL '.join([nothing, *kept])}")
+        connection.execute(f"{view} captions AS {' UNION ALL '.join([nothing, *kept])}")
         # The scan of the originals reads headers alone; that an image cannot be decoded is found by
         # the engine that had to look at it.
         seen = [f"SELECT key FROM ({r}) WHERE starts_with(reject_reason, 'image_')" for r in rows]
         nobody = "SELECT key FROM originals WHERE false"
-        connection.execute(f"CREATE TEMP VIEW refused AS {' UNION ALL '.join([nobody, *seen])}")
+        connection.execute(f"{view} refused AS {' UNION ALL '.join([nobody, *seen])}")
         schema = CONVERSATION.arrow_schema.remove_metadata()
         for batch in streamed(connection, _CONVERSATION_ROWS, _ROWS_PER_GROUP):
             rows_of_batch = [self._conversation(row) for row in batch.to_pylist()]
@@ -279,6 +291,10 @@ class CoyoRecap(TableBuilder):
         training_text = run_sql(connection, coyo_recap_rules.TRAINING_TEXT).dicts()[0]
         lengths = run_sql(connection, statements("length")).dicts()
         return {"captions": lengths, "training_text": training_text}
+
+
+def _ledger_rows(files: Sequence[str], within: str) -> str:
+    return _LEDGER_ROWS.format(files=sql_list(files), within=within)
 
 
 def _is_caption(config: str) -> bool:

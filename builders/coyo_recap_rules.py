@@ -1,9 +1,16 @@
 """What must hold in every ``coyo-recap`` build, checked in SQL over the stored rows alone."""
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import duckdb
 
 from vila2data.build.manifest import REJECTS_SUFFIX, FunnelStep
+from vila2data.build.tables import ROWS_PER_RANGE, key_ranges
 from vila2data.build.views import sql_name, sql_text
+
+_SHOWN = 3  # keys that break a rule
 
 TRAINING_TEXT = r"""
 SELECT count(*) AS conversations,
@@ -78,49 +85,91 @@ _CONVERSATION_RULES = {
     ),
 }
 _HELPERS = """
-CREATE OR REPLACE TEMP VIEW all_originals AS
+CREATE TEMP VIEW all_originals AS
     SELECT key, image_sha256, original FROM original
     UNION ALL SELECT key, image_sha256, original FROM "original-rejects"
     WHERE reject_reason <> 'duplicate_key';
-CREATE OR REPLACE TEMP VIEW newest AS
+CREATE TEMP VIEW newest AS
     SELECT key, arg_max(caption, round) AS caption, arg_max(template_id, round) AS template_id
     FROM captions WHERE task = 'general' AND round > 0 GROUP BY key;
 """
 
+_FUNNEL = """
+SELECT (SELECT count(*) FROM all_originals), (SELECT count(*) FROM conversations),
+       (SELECT count(*) FROM "original-rejects" WHERE reject_reason <> 'duplicate_key'
+        AND key NOT IN (SELECT key FROM captions WHERE round > 0)),
+       (SELECT count(DISTINCT key) FROM rejects
+        WHERE round > 0 AND starts_with(reject_reason, 'image_')
+        AND key IN (SELECT key FROM original)
+        AND key NOT IN (SELECT key FROM captions WHERE round > 0))
+"""
 
-def problems(connection: duckdb.DuckDBPyConnection, configs: list[str]) -> list[str]:
+
+def problems(connection: duckdb.DuckDBPyConnection, configs: Sequence[str]) -> list[str]:
     """Broken rules, each with the number of rows and some of their keys."""
-    connection.execute(_HELPERS)
-    found = []
-    for config in configs:
-        if config == "conversations":
-            rules = _CONVERSATION_RULES
-        else:
-            rules = _REJECT_RULES if config.endswith(REJECTS_SUFFIX) else _CAPTION_RULES
-        for what, query in rules.items():
-            sql = query.replace("{table}", sql_name(config)).replace("{config}", sql_text(config))
-            count, keys = connection.execute(
-                f"SELECT count(*), list(key ORDER BY key)[:3] FROM ({sql}) AS broken(key)"
-            ).fetchall()[0]
-            if count:
-                found.append(f"{config}: {what}: {count} rows, such as {', '.join(map(str, keys))}")
-    return found
+    broken: Counter[tuple[str, str]] = Counter()
+    shown: dict[tuple[str, str], list[str]] = {}
+    for within in _ranges(connection):
+        with _only(connection, [*configs, "captions", "rejects"], within):
+            for config in configs:
+                for what, query in _rules(config).items():
+                    sql = query.replace("{table}", sql_name(config))
+                    sql = sql.replace("{config}", sql_text(config))
+                    count, keys = connection.execute(
+                        f"SELECT count(*), list(key ORDER BY key)[:{_SHOWN}] "
+                        f"FROM ({sql}) AS broken(key)"
+                    ).fetchall()[0]
+                    broken[config, what] += count
+                    shown.setdefault((config, what), []).extend(keys or ())
+    return [
+        f"{config}: {what}: {count} rows, such as {', '.join(map(str, shown[config, what][:_SHOWN]))}"
+        for (config, what), count in broken.items()
+        if count
+    ]
 
 
 def conversation_funnel(connection: duckdb.DuckDBPyConnection) -> list[FunnelStep]:
     """Images that became conversations; those without any usable text did not, nor those that an
     engine could not decode.
     """
+    counted: Counter[str] = Counter()
+    tables = ["original", "original-rejects", "conversations", "captions", "rejects"]
+    for within in _ranges(connection):
+        with _only(connection, tables, within):
+            found = connection.execute(_FUNNEL).fetchall()[0]
+        counted.update(
+            dict(zip(("read", "written", "no_text", "image_refused"), found, strict=True))
+        )
+    rejected = {name: counted[name] for name in ("image_refused", "no_text") if counted[name]}
+    return [FunnelStep("conversations", counted["read"], counted["written"], rejected)]
+
+
+def _rules(config: str) -> dict[str, str]:
+    if config == "conversations":
+        return _CONVERSATION_RULES
+    return _REJECT_RULES if config.endswith(REJECTS_SUFFIX) else _CAPTION_RULES
+
+
+def _ranges(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """A row is compared with rows of its own key alone."""
+    keys = 'SELECT key FROM original UNION ALL SELECT key FROM "original-rejects"'
+    yield from key_ranges(connection, keys, ROWS_PER_RANGE)
+
+
+@contextmanager
+def _only(
+    connection: duckdb.DuckDBPyConnection, tables: Sequence[str], within: str
+) -> Iterator[None]:
+    """Temporary views that hide the rest of each table, and what is computed from them."""
+    (database,) = connection.execute("SELECT current_database()").fetchall()[0]
+    names = [sql_name(table) for table in tables]
+    for name in names:
+        connection.execute(
+            f"CREATE TEMP VIEW {name} AS SELECT * FROM {database}.main.{name} WHERE {within}"
+        )
     connection.execute(_HELPERS)
-    read, written, no_text, refused = connection.execute("""
-        SELECT (SELECT count(*) FROM all_originals), (SELECT count(*) FROM conversations),
-               (SELECT count(*) FROM "original-rejects" WHERE reject_reason <> 'duplicate_key'
-                AND key NOT IN (SELECT key FROM captions WHERE round > 0)),
-               (SELECT count(DISTINCT key) FROM rejects
-                WHERE round > 0 AND starts_with(reject_reason, 'image_')
-                AND key IN (SELECT key FROM original)
-                AND key NOT IN (SELECT key FROM captions WHERE round > 0))
-    """).fetchall()[0]
-    reasons = {"image_refused": refused, "no_text": no_text}
-    rejected = {reason: count for reason, count in reasons.items() if count}
-    return [FunnelStep("conversations", read, written, rejected)]
+    try:
+        yield
+    finally:
+        for name in (*names, "all_originals", "newest"):
+            connection.execute(f"DROP VIEW temp.main.{name}")

@@ -10,7 +10,10 @@ from making import do, make_corpus, parquet_hashes, write_recipe
 from vila2data_fakes import AUTHOR, Answers, told
 
 from vila2data.build.manifest import read_manifest
+from vila2data.build.verify import verify
+from vila2data.build.views import connect
 from vila2data.build.write import write_build
+from vila2data.builders import coyo_recap, coyo_recap_rules
 from vila2data.builders.coyo_recap import CoyoRecap
 from vila2data.conversation import neutralise
 from vila2data.corpus.read import read_corpus
@@ -131,6 +134,36 @@ def test_the_same_inputs_give_the_same_files(root: Path, build: Path) -> None:
     again = do(write_recipe(root / "round1.yaml", out=str(root / "again")))
     assert parquet_hashes(again) == parquet_hashes(build)
     assert (again / "croissant.json").read_text() == (build / "croissant.json").read_text()
+
+
+def test_work_in_ranges_of_keys_gives_the_same_files_and_the_same_checks(
+    root: Path, build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (coyo_recap, coyo_recap_rules):
+        monkeypatch.setattr(module, "ROWS_PER_RANGE", 5)
+    again = do(write_recipe(root / "round1.yaml", out=str(root / "again")))
+    assert parquet_hashes(again) == parquet_hashes(build)
+    assert read_manifest(again).funnel == read_manifest(build).funnel
+    assert verify(again).problems == []
+
+
+@pytest.mark.parametrize("rows_per_range", [5, 1_000_000])
+def test_rules_that_are_broken_in_several_ranges_are_told_once(
+    build: Path, rows_per_range: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coyo_recap_rules, "ROWS_PER_RANGE", rows_per_range)
+    with connect(build) as connection:
+        connection.execute(
+            "CREATE OR REPLACE VIEW round1 AS SELECT * REPLACE ('' AS caption, 0 AS num_chars, "
+            f"0 AS num_words) FROM '{build}/data/round1/*.parquet'"
+        )
+        keys = sorted(key for (key,) in connection.execute("SELECT key FROM round1").fetchall())
+        told = coyo_recap_rules.problems(connection, ["original", "round1"])
+        left = connection.execute(
+            "SELECT count(*) FROM duckdb_views() WHERE temporary AND NOT internal"
+        ).fetchall()
+    assert told == [f"round1: a caption is empty: {len(keys)} rows, such as {', '.join(keys[:3])}"]
+    assert left == [(0,)]
 
 
 def test_an_existing_version_is_never_written_into(root: Path, build: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import pyarrow as pa
 
 from .views import sql_text
 
+ROWS_PER_RANGE = 1_000_000
+"""For ``key_ranges``: rows with some long texts each that a query has room for."""
+
 _MEMORY_LIMIT = "4GB"
+_KEYS_PER_RANGE = 1_000  # drawn to find where ranges end: their sizes differ by some per cent
 _ERRORS = {
     "Conversion Error": duckdb.ConversionException,
     "Invalid Input Error": duckdb.InvalidInputException,
@@ -55,6 +60,31 @@ def streamed(
     except OSError as error:  # how Arrow passes on what DuckDB meets between two batches
         kind = _ERRORS.get(str(error).partition(":")[0], duckdb.Error)
         raise kind(str(error)) from error
+
+
+def key_ranges(connection: duckdb.DuckDBPyConnection, keys: str, rows: int) -> list[str]:
+    """Conditions on ``key``, of which each row meets one, for ranges of about ``rows`` in ascending
+    order.
+
+    A query over one range after the other needs no more memory for more rows, where one over all
+    would: aggregates of texts do not go to the disk.
+
+    Args:
+        keys: query whose column ``key`` is what the ranges part.
+        rows: that a range should have; where there are not more, there is one range, of all.
+    """
+    (count,) = connection.execute(f"SELECT count(*) FROM ({keys})").fetchall()[0]
+    parts = -(-count // rows)
+    if parts < 2:
+        return ["true"]
+    drawn = f"SELECT key FROM ({keys}) USING SAMPLE reservoir({parts * _KEYS_PER_RANGE} ROWS)"
+    ordered = f"SELECT key FROM ({drawn}) WHERE key IS NOT NULL ORDER BY key"
+    found = [key for (key,) in connection.execute(ordered).fetchall()]
+    if not found:
+        return ["true"]
+    bounds = [sql_text(found[len(found) * part // parts]) for part in range(1, parts)]
+    between = [f"key >= {low} AND key < {high}" for low, high in pairwise(bounds)]
+    return [f"(key < {bounds[0]} OR key IS NULL)", *between, f"key >= {bounds[-1]}"]
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
