@@ -21,7 +21,7 @@ from .stages import (
     Texts,
 )
 
-LOOP_VERSION = 2
+LOOP_VERSION = 3
 """Counts changes to what the stages are; a loop does not go on with another."""
 
 PARTS = ("vision", "language")
@@ -31,6 +31,8 @@ of their own, which in the recipes of the stages is the name of their corpus."""
 _YIELDS = {"seed", "model.seed", "hardware.threads", "recaption.engine.threads"}
 """What is filled in only where the loop's recipe does not set it for a stage."""
 _SPATIAL_PROMPTS = {"spatial-v1": 1.0, "spatial-v2": 1.0}
+_SPATIAL_PROMPT = "spatial-v2"
+"""What a specialist is also evaluated with."""
 
 
 class Planner:
@@ -100,19 +102,25 @@ class Planner:
         return self._evaluated(name, stages, "sft", texts)
 
     def further(self, last: int) -> Iterator[Round]:
-        """What follows the last round: the specialist, the model trained on its turns, and the
-        control, whose turns the model of the last round writes itself.
+        """What follows the last round: the specialist, once more asked for space, the model trained
+        on its turns, and the control: general captions by the model of the last round are the turns
+        there.
         """
         if self.recipe.loop.specialist:
             specialist = self.specialist(last)
             yield specialist
-            yield self.spatial(last, f"VILA_{last}+spatial", f"1.{last}.1", specialist.checkpoint)
+            yield self._asked_for_space(specialist)
+            author = specialist.checkpoint
+            prompts = {"recaption.prompts": _SPATIAL_PROMPTS}
+            yield self.with_turns(last, f"VILA_{last}+spatial", f"1.{last}.1", author, prompts)
         if self.recipe.loop.control:
             author = self._model(f"VILA_{last}", "sft")
-            yield self.spatial(last, f"VILA_{last}+control", f"1.{last}.2", author)
+            yield self.with_turns(last, f"VILA_{last}+control", f"1.{last}.2", author, {})
 
     def specialist(self, last: int) -> Round:
-        """The model of the last round, fine-tuned on questions about space."""
+        """The model of the last round, fine-tuned on questions about space and on descriptions that
+        tell relations.
+        """
         name = f"VILA_{last}-specialist"
         tars = self._corpus / "train"
         scenes = {"sources.0.path": self._build("scenes"), "sources.0.corpus": tars}
@@ -124,15 +132,29 @@ class Planner:
         ]
         return self._evaluated(name, stages, "specialist", None)
 
-    def spatial(self, last: int, name: str, version: str, author: Path) -> Round:
-        """As the last round, with spatial turns that ``author`` writes in what it is trained on."""
+    def _asked_for_space(self, specialist: Round) -> Round:
+        """The same model, whose captions answer a prompt that asks for space."""
+        name = f"{specialist.name}-asked"
+        out, checkpoint = self._evaluation(name), specialist.checkpoint
+        stage = self._evaluate(name, checkpoint, prompt=_SPATIAL_PROMPT)
+        return Round(name, [stage], checkpoint, out, None)
+
+    def with_turns(
+        self, last: int, name: str, version: str, author: Path, prompts: Mapping[str, Any]
+    ) -> Round:
+        """As the last round, with a turn more, asked for by a spatial prompt, in what it is trained
+        on; ``author`` writes it.
+
+        Args:
+            prompts: that it is written by; those of the rounds where empty.
+        """
         filled = {
             "version": version,
             "base": self._recaptions(f"1.{last}.0"),
             "recaption.round": last + 1,
             "recaption.task": "spatial",
-            "recaption.prompts": _SPATIAL_PROMPTS,
             "recaption.engine.model": author,
+            **prompts,
         }
         stages = [*self._recaption(name, filled), *self._retrain(name, version)]
         texts = Texts(self._recaptions(version), "spatial", "caption")
@@ -198,21 +220,27 @@ class Planner:
     def _evaluated(
         self, name: str, stages: Sequence[Stage], trained: str, texts: Texts | None
     ) -> Round:
-        spec, out = self.recipe.evaluation, self.folder / "evaluations" / f"{name}.json"
         checkpoint = self._model(name, trained)
+        evaluate = self._evaluate(name, checkpoint, prompt=self.recipe.evaluation.prompt)
+        return Round(name, [*stages, evaluate], checkpoint, self._evaluation(name), texts)
+
+    def _evaluate(self, name: str, checkpoint: Path, *, prompt: str) -> Stage:
+        spec = self.recipe.evaluation
         options: Mapping[str, Any] = {
             "scenes": self._build("scenes"),
             "corpus": self._corpus / "test",
             "samples": spec.samples,
             "batch-size": spec.batch_size,
             "threads": self.recipe.threads,
-            "prompt": spec.prompt,
+            "prompt": prompt,
             "max-tokens": spec.max_tokens,
-            "out": out,
+            "out": self._evaluation(name),
         }
         given = [p for n, v in options.items() if v is not None for p in (f"--{n}", str(v))]
-        evaluate = Stage(f"{name}/evaluate", None, ["evaluate", str(checkpoint), *given])
-        return Round(name, [*stages, evaluate], checkpoint, out, texts)
+        return Stage(f"{name}/evaluate", None, ["evaluate", str(checkpoint), *given])
+
+    def _evaluation(self, name: str) -> Path:
+        return self.folder / "evaluations" / f"{name}.json"
 
     def _given(self, kind: str, filled: Mapping[str, Any]) -> list[str]:
         """Recipe and settings of a stage; the last one of a key wins."""

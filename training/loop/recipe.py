@@ -41,7 +41,7 @@ class LoopSpec(Block):
     gate: GateRules = GateRules()
     specialist: bool = Field(True, description="whether a spatial specialist follows the rounds")
     control: bool = Field(
-        True, description="whether what the specialist does is also done by the model before it"
+        True, description="whether a model is trained on as many turns that are general captions"
     )
 
 

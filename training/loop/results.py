@@ -12,6 +12,7 @@ from vila2data.files import write_text
 
 from .rows import RESULTS_FILE, Row
 
+_AFTER_ROUNDS = ("VILA_K-specialist", "VILA_K-specialist-asked", "VILA_K+spatial", "VILA_K+control")
 _LAST_ROUND = re.compile(r"VILA_\d+(?=[-+])")
 
 
@@ -88,9 +89,8 @@ def write_results(out: Path, by_seed: Mapping[int, Sequence[Row]]) -> list[Summa
 
 def _place(role: str) -> tuple[int, int]:
     """The base, then the rounds by number, then the specialist, its model and the control."""
-    last = ("VILA_K-specialist", "VILA_K+spatial", "VILA_K+control")
-    if role in last:
-        return 2, last.index(role)
+    if role in _AFTER_ROUNDS:
+        return 2, _AFTER_ROUNDS.index(role)
     return (1, int(role.removeprefix("VILA_"))) if role.startswith("VILA_") else (0, 0)
 
 

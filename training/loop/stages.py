@@ -66,7 +66,8 @@ class Round:
     """What leads to one evaluated model.
 
     Attributes:
-        name: ``base``, ``VILA_0`` …, ``VILA_K-specialist``, ``VILA_K+spatial``, ``VILA_K+control``.
+        name: ``base``, ``VILA_0`` …, ``VILA_K-specialist``, ``VILA_K-specialist-asked``,
+            ``VILA_K+spatial``, ``VILA_K+control``.
         stages: in order; the last one evaluates.
         checkpoint: the model.
         evaluation: file of its figures.

@@ -15,6 +15,8 @@ SCORES: Mapping[str, str] = {
     "vqa": "VQA",
     "existence_accuracy": "Existence",
     "relation_accuracy": "Relations",
+    "relation_accuracy_depth": "of them depth",
+    "said_relation_accuracy": "Relations said",
 }
 """Figures of the second table, shares, with their headings."""
 

@@ -31,7 +31,7 @@ def test_a_dry_run_shows_every_command_and_writes_nothing(tmp_path: Path) -> Non
     done = run(file, "--dry-run")
     assert done.exit_code == 0, done.output
     commands = [line for line in done.stdout.splitlines() if line.startswith("$ vila2data ")]
-    assert len(commands) == 26
+    assert len(commands) == 27
     assert commands[0].startswith(f"$ vila2data build {tmp_path}/scenes.yaml --set seed=3 ")
     assert "at most 1 rounds" in done.stdout
     assert "the same for seeds 4" in done.stdout

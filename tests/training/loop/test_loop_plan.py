@@ -48,6 +48,7 @@ def test_the_rounds_and_their_stages_in_order(tmp_path: Path) -> None:
             "train specialist",
             "evaluate evaluate",
         ],
+        "VILA_2-specialist-asked": ["evaluate evaluate"],
         "VILA_2+spatial": again,
         "VILA_2+control": again,
     }
@@ -60,7 +61,7 @@ def test_the_rounds_and_their_stages_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("specialist", "control", "last"),
     [
-        (True, False, ["VILA_1-specialist", "VILA_1+spatial"]),
+        (True, False, ["VILA_1-specialist", "VILA_1-specialist-asked", "VILA_1+spatial"]),
         (False, True, ["VILA_1+control"]),
         (False, False, []),
     ],
@@ -130,15 +131,27 @@ def test_recaptions_take_the_place_of_alt_texts_and_of_nothing_else(tmp_path: Pa
     assert unchanged == {**told(planned, "VILA_0/sft"), "out": "", "model.checkpoint": ""}
 
 
-def test_the_control_differs_from_the_specialist_s_round_in_the_author_alone(
+def test_the_control_has_general_captions_by_the_last_model_for_the_specialist_s_turns(
     tmp_path: Path,
 ) -> None:
     planned = planner(tmp_path)
     spatial, control = (told(planned, f"VILA_2+{n}/recaption") for n in ("spatial", "control"))
-    different = {key for key in spatial if spatial[key] != control[key]}
-    assert different == {"version", "recaption.run", "recaption.engine.model"}
+    different = {key for key in spatial if spatial[key] != control.get(key)}
+    places = {"version", "recaption.run", "recaption.engine.model"}
+    assert different == {*places, "recaption.prompts"}
+    assert set(spatial) - set(control) == {"recaption.prompts"}  # the control's are the rounds'
     assert spatial["recaption.task"] == "spatial"
     assert spatial["recaption.prompts"] == {"spatial-v1": 1.0, "spatial-v2": 1.0}
+
+
+def test_a_specialist_is_also_evaluated_by_the_captions_that_it_is_for(tmp_path: Path) -> None:
+    planned = stages(planner(tmp_path))
+    usual, asked = (
+        planned[f"VILA_2-specialist{which}/evaluate"].arguments for which in ("", "-asked")
+    )
+    different = {(a, b) for a, b in zip(usual, asked, strict=True) if a != b}
+    assert {b for _, b in different if b.startswith("spatial")} == {"spatial-v2"}
+    assert {Path(a).name for a, b in different} == {"long-v1", "VILA_2-specialist.json"}
 
 
 def test_align_and_specialist_have_scenes_of_their_own_and_every_seed_others(

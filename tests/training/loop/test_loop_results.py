@@ -44,6 +44,7 @@ def test_the_rows_of_a_seed_hold_all_that_is_asked_of_them(tmp_path: Path) -> No
         {"mean": 2.5, "deviation": 0.5, "captions": 2},  # "two words", "three more words"
         {"mean": 60.0, "deviation": 1.0, "captions": 2},
         None,
+        None,
         {"mean": 30.0, "deviation": 1.0, "captions": 2},
         {"mean": 10.0, "deviation": 1.0, "captions": 2},
     ]
@@ -52,12 +53,15 @@ def test_the_rows_of_a_seed_hold_all_that_is_asked_of_them(tmp_path: Path) -> No
         "scenes 1.0.0",
         "coyo-recap 1.1.0",
         None,
+        None,
         "coyo-recap 1.1.1",
         "coyo-recap 1.1.2",
     ]
     assert rows["VILA_1"]["checkpoint"] == "runs/VILA_1/sft/model"
     assert rows["VILA_1-specialist"]["checkpoint"] == "runs/VILA_1-specialist/specialist/model"
     assert rows["VILA_1"]["figures"]["vqa"] == {"value": 0.6, "standard_error": 0.02, "count": 100}
+    asked = rows.pop("VILA_1-specialist-asked")
+    assert asked["revision"] == rows["VILA_1-specialist"]["revision"]
     assert len({row["revision"] for row in rows.values()}) == len(rows)
     stages = json.loads((tmp_path / "out" / "seed-0" / "stages.json").read_text())
     for name, row in rows.items():
@@ -138,7 +142,7 @@ def test_summaries_agree_with_an_independent_computation(
 
 
 def test_rounds_are_ordered_and_last_ones_joined_over_seeds() -> None:
-    after = ("VILA_{}-specialist", "VILA_{}+spatial", "VILA_{}+control")
+    after = [f"VILA_{{}}{n}" for n in ("-specialist", "-specialist-asked", "+spatial", "+control")]
     by_seed = {
         0: [a_row(n) for n in ("base", "VILA_0", "VILA_1", *(a.format(1) for a in after))],
         1: [
@@ -149,7 +153,7 @@ def test_rounds_are_ordered_and_last_ones_joined_over_seeds() -> None:
     joined = [(a.format("K"), 2) for a in after]
     assert found == [("base", 2), ("VILA_0", 2), ("VILA_1", 2), ("VILA_2", 1), *joined]
     alike = dict.fromkeys((0, 1), by_seed[1])
-    assert [s.round for s in summaries(alike)][-3:] == [a.format(2) for a in after]
+    assert [s.round for s in summaries(alike)][-4:] == [a.format(2) for a in after]
 
 
 def test_ten_rounds_are_ordered_by_number() -> None:
@@ -206,7 +210,7 @@ def test_the_page_has_the_paper_s_tables(tmp_path: Path) -> None:
     by_round = {row[""]: row for row in scores}
     assert list(by_round) == [
         *("base", "VILA_0", "VILA_1"),
-        *("VILA_1-specialist", "VILA_1+spatial", "VILA_1+control"),
+        *("VILA_1-specialist", "VILA_1-specialist-asked", "VILA_1+spatial", "VILA_1+control"),
     ]
     assert by_round["base"]["VQA"] == "20.0 ± 0.0 (2.0)"
     assert by_round["VILA_1"]["Objects P"] == "65.0 ± 7.1 (2.0)"
