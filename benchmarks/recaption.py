@@ -2,8 +2,9 @@
 images, already decoded in memory; and with the engine `transformers`.
 
 The command reads tars, decodes, judges each caption and writes shards. Needs the environment of
-`make test-vllm`, a corpus of several shards and a checkpoint as `vila2data loop` leaves it:
-``VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m benchmarks.recaption CORPUS CHECKPOINT``
+`make test-vllm`, a corpus of several shards, and a checkpoint as `vila2data loop` leaves it; where
+none is given, a LLaVA of 39M random weights is made:
+``VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m benchmarks.recaption CORPUS [CHECKPOINT]``
 """
 
 import sys
@@ -25,6 +26,7 @@ from vila2data.engines.vllm import VllmConfig, VllmEngine
 from vila2data.prompts import prompt
 from vila2data.recaption.run import run
 from vila2data.recaption.spec import RecaptionSpec
+from vila2data.training.tiny import make_tiny_llava
 
 from .timing import seconds_in_turn, show
 
@@ -91,7 +93,15 @@ class Plain:
         return [output.outputs[0].text.strip() for output in outputs]
 
 
-def main(corpus: Path, checkpoint: Path) -> None:
+def main(corpus: Path, checkpoint: Path | None = None) -> None:
+    with TemporaryDirectory() as folder:
+        if checkpoint is None:
+            checkpoint = make_tiny_llava(Path(folder), width=512, layers=8, image_side_px=96)
+        compare(corpus, checkpoint)
+
+
+def compare(corpus: Path, checkpoint: Path) -> None:
+    """Shows the paces, and how many captions are the same in all."""
     images = [decode(sample.image, ImageLimits()) for sample in read_corpus(corpus)]
     common: Any = {"model": str(checkpoint), "dtype": "float32"}
     vllm_config = VllmConfig(**common, engine_args=ENGINE_ARGS)
@@ -117,4 +127,4 @@ def main(corpus: Path, checkpoint: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

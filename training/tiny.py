@@ -27,19 +27,23 @@ _CHAT_TEMPLATE = (
     "{% endfor %}{% if message['role'] == 'assistant' %}{{ eos_token }} {% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT :{% endif %}"
 )
-_IMAGE_SIDE_PX = 32
 _PATCH_SIDE_PX = 8
-_WIDTH = 32
+_HEAD_WIDTH = 32  # vLLM's attention on a CPU wants no less
 
 
-def make_tiny_llava(folder: Path, *, seed: int = 0) -> Path:
-    """Writes a LLaVA checkpoint of about 50,000 random weights, with processor and chat template.
+def make_tiny_llava(
+    folder: Path, *, seed: int = 0, width: int = 32, layers: int = 2, image_side_px: int = 32
+) -> Path:
+    """Writes a LLaVA checkpoint of random weights, about 50,000, with processor and chat template.
 
     Its captions are random words; at temperature 1 about one in sixty tokens ends the text.
 
     Args:
         folder: becomes a transformers checkpoint, about 300 KB; one that is there is kept.
         seed: of the weights.
+        width: of tower and language model, a multiple of 32.
+        layers: of each.
+        image_side_px: a multiple of 8.
 
     Returns:
         ``folder``.
@@ -57,7 +61,7 @@ def make_tiny_llava(folder: Path, *, seed: int = 0) -> Path:
         return folder
     with TemporaryDirectory() as parts:
         tiny_tokenizer().save_pretrained(parts)
-        model, processor = assemble(_spec(parts, seed))
+        model, processor = assemble(_spec(parts, seed, width, layers, image_side_px))
     with torch.random.fork_rng(devices=[]), torch.no_grad():  # the caller's state stays as it was
         torch.manual_seed(seed)
         # Wide output weights: the best token leads by far more than rounding differs from batch to
@@ -68,21 +72,21 @@ def make_tiny_llava(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _spec(tokenizer: str, seed: int) -> "ModelSpec":
+def _spec(tokenizer: str, seed: int, width: int, layers: int, image_side_px: int) -> "ModelSpec":
     from .architectures.spec import ModelSpec
 
     size = {
-        "hidden_size": _WIDTH,
-        "intermediate_size": 2 * _WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(2, width // _HEAD_WIDTH),
     }
-    images = {"image_size": _IMAGE_SIDE_PX, "patch_size": _PATCH_SIDE_PX}
+    images = {"image_size": image_side_px, "patch_size": _PATCH_SIDE_PX}
+    heads = {"head_dim": _HEAD_WIDTH, "max_position_embeddings": 2048}
     return ModelSpec(
         architecture="llava",
         vision={"model_type": "clip_vision_model", **size, **images},
-        # vLLM's attention on a CPU wants heads of 32
-        language={"model_type": "llama", **size, "head_dim": 32, "max_position_embeddings": 2048},
+        language={"model_type": "llama", **size, **heads},
         tokenizer=tokenizer,
         chat_template=_CHAT_TEMPLATE,
         seed=seed,
