@@ -274,6 +274,9 @@ def test_the_revision_is_the_files_hash_wherever_the_folder_lies(
     there = TransformersConfig(model=str(copy), device="cpu", batch_size=3, threads=1)
     assert here.shaping() == there.shaping()
     assert here.author.captioner == "tiny-llava"
+    named = TransformersConfig(model=str(tiny_llava), captioner="VILA_1")
+    assert named.author.captioner == named.shaping()["model"] == "VILA_1"
+    assert named.shaping() | {"model": "tiny-llava"} == here.shaping()
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)

@@ -95,7 +95,7 @@ class Planner:
             "version": version,
             "base": self._recaptions(before) if number > 1 else None,
             "recaption.round": number,
-            "recaption.engine.model": self._model(f"VILA_{number - 1}", "sft"),
+            **_author(f"VILA_{number - 1}", self._model(f"VILA_{number - 1}", "sft")),
         }
         stages = [*self._recaption(name, filled), *self._retrain(name, version)]
         texts = Texts(self._recaptions(version), f"round{number}", "caption")
@@ -110,11 +110,10 @@ class Planner:
             specialist = self.specialist(last)
             yield specialist
             yield self._asked_for_space(specialist)
-            author = specialist.checkpoint
             prompts = {"recaption.prompts": _SPATIAL_PROMPTS}
-            yield self.with_turns(last, f"VILA_{last}+spatial", f"1.{last}.1", author, prompts)
+            yield self.with_turns(last, f"VILA_{last}+spatial", f"1.{last}.1", specialist, prompts)
         if self.recipe.loop.control:
-            author = self._model(f"VILA_{last}", "sft")
+            author = self.vila(last)
             yield self.with_turns(last, f"VILA_{last}+control", f"1.{last}.2", author, {})
 
     def specialist(self, last: int) -> Round:
@@ -140,12 +139,16 @@ class Planner:
         return Round(name, [stage], checkpoint, out, None)
 
     def with_turns(
-        self, last: int, name: str, version: str, author: Path, prompts: Mapping[str, Any]
+        self, last: int, name: str, version: str, author: Round, prompts: Mapping[str, Any]
     ) -> Round:
         """As the last round, with a turn more, asked for by a spatial prompt, in what it is trained
-        on; ``author`` writes it.
+        on.
 
         Args:
+            last: number of the last round.
+            name: of this one.
+            version: of the build.
+            author: whose model writes the turns.
             prompts: that it is written by; those of the rounds where empty.
         """
         filled = {
@@ -153,7 +156,7 @@ class Planner:
             "base": self._recaptions(f"1.{last}.0"),
             "recaption.round": last + 1,
             "recaption.task": "spatial",
-            "recaption.engine.model": author,
+            **_author(author.name, author.checkpoint),
             **prompts,
         }
         stages = [*self._recaption(name, filled), *self._retrain(name, version)]
@@ -272,3 +275,8 @@ class Planner:
 
     def _model(self, name: str, kind: str) -> Path:
         return self.folder / "runs" / name / kind / MODEL_FOLDER
+
+
+def _author(name: str, checkpoint: Path) -> dict[str, Any]:
+    """Who captions, and what the captions call it."""
+    return {"recaption.engine.model": checkpoint, "recaption.engine.captioner": name}

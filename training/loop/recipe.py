@@ -15,7 +15,7 @@ from ..nano import foundation_folder
 
 _FILLED = re.compile(
     r"out|corpus|base|runs|model\.(checkpoint|vision|language)|feed\.sources\.\d+\.(build|corpus)"
-    r"|sources\.\d+\.(path|corpus)|recaption\.(run|round|task|engine\.model)"
+    r"|sources\.\d+\.(path|corpus)|recaption\.(run|round|task|engine\.(model|captioner))"
 )
 
 

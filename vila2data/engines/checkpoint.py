@@ -15,7 +15,7 @@ from vila2data.files import file_sha256
 from vila2data.optional import require
 from vila2data.recipe import PathOrName
 
-from .protocol import Author, EngineConfig, FinishReason
+from .protocol import OWN_SETTING, Author, EngineConfig, FinishReason
 
 _NOT_WEIGHTS = (".md", ".txt", ".png", ".gitattributes")
 
@@ -45,13 +45,19 @@ class CheckpointConfig(EngineConfig):
     revision: str | None = Field(None, description="commit or tag on the Hub")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     chat_template: str | None = Field(None, description="Jinja, where the checkpoint has none")
+    captioner: str | None = Field(
+        None,
+        min_length=1,
+        json_schema_extra=OWN_SETTING,
+        description="what captions call the model; default: its folder's name, or that on the Hub",
+    )
 
     @cached_property
     def author(self) -> Author:
-        """Who writes; a local checkpoint is known by its folder's name and its files' hash."""
+        """Who writes; a local checkpoint is told from others of its name by its files' hash."""
         folder = Path(self.model)
         local = folder.is_dir()
-        name = folder.resolve().name if local else self.model
+        name = self.captioner or (folder.resolve().name if local else self.model)
         revision = folder_revision(folder) if local else self.revision
         return Author(name, revision, f"{self.name} {self._version()}")
 

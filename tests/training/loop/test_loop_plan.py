@@ -94,6 +94,7 @@ def test_every_stage_begins_where_the_one_before_ended(tmp_path: Path) -> None:
     for name, author in authors.items():
         settings = told(planned, f"{name}/recaption")
         assert settings["recaption.engine.model"] == str(runs / author / "model")
+        assert settings["recaption.engine.captioner"] == author.partition("/")[0]
         assert told(planned, f"{name}/build") == settings
     assert told(planned, "VILA_2-specialist/specialist")["model.checkpoint"] == str(
         runs / "VILA_2" / "sft" / "model"
@@ -137,8 +138,9 @@ def test_the_control_has_general_captions_by_the_last_model_for_the_specialist_s
     planned = planner(tmp_path)
     spatial, control = (told(planned, f"VILA_2+{n}/recaption") for n in ("spatial", "control"))
     different = {key for key in spatial if spatial[key] != control.get(key)}
-    places = {"version", "recaption.run", "recaption.engine.model"}
-    assert different == {*places, "recaption.prompts"}
+    places = {"version", "recaption.run"}
+    author = {"recaption.engine.model", "recaption.engine.captioner"}
+    assert different == {*places, *author, "recaption.prompts"}
     assert set(spatial) - set(control) == {"recaption.prompts"}  # the control's are the rounds'
     assert spatial["recaption.task"] == "spatial"
     assert spatial["recaption.prompts"] == {"spatial-v1": 1.0, "spatial-v2": 1.0}
@@ -232,6 +234,7 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
         "recaption.run",
         "recaption.round",
         "recaption.engine.model",
+        "recaption.engine.captioner",
     ],
 )
 def test_what_the_loop_fills_in_cannot_be_set(key: str) -> None:

@@ -114,7 +114,7 @@ def test_the_rows_agree_with_the_build_and_the_models(made: tuple[Path, str]) ->
     assert later["words"]["captions"] == length["captions"]
     assert later["words"]["mean"] == pytest.approx(length["mean_words"] or 0, abs=0.005)
     assert later["words"]["deviation"] == pytest.approx(length["std_words"] or 0, abs=0.005)
-    assert length["captioners"] in (None, "model")
+    assert length["captioners"] in (None, "VILA_0")
     training = json.loads((seed / "runs/VILA_1/pretrain/model/training.json").read_text())
     sources = [(s["data_set"], s["config"], s.get("column")) for s in training["sources"]]
     assert sources == [("coyo-recap", "conversations", None), ("scenes", "train", "reference")]
