@@ -3,6 +3,7 @@ conversations.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob
@@ -30,9 +31,10 @@ from vila2data.prompts import template
 from vila2data.recaption.ledger import Ledger
 from vila2data.recaption.run import scan
 from vila2data.recaption.spec import LimitRules, RecaptionSpec
-from vila2data.recipe import RecipePath
+from vila2data.recipe import RecipePath, RecipePlace
 from vila2data.schema import CONVERSATION
 from vila2data.stats import run_sql, statements
+from vila2data.storage import Place, RemotePath, download
 
 from . import coyo_recap_rules
 
@@ -74,12 +76,12 @@ class CoyoRecapRecipe(BuildRecipe):
     further runs.
     """
 
-    corpus: RecipePath = Field(description="folder of tars; see `vila2data corpus pack`")
+    corpus: RecipePlace = Field(description="folder of tars; see `vila2data corpus pack`")
     base: RecipePath | None = Field(
         None, description="earlier build of the same corpus whose configs are carried along"
     )
     recaption: RecaptionSpec | None = Field(None, description="the round that this recipe adds")
-    runs: Sequence[RecipePath] = Field((), description="folders of further finished runs")
+    runs: Sequence[RecipePlace] = Field((), description="folders of further finished runs")
     template: str = "concatenated"
     limits: LimitRules = LimitRules()
     license: str = Field("cc-by-4.0", description="COYO-700M's is cc-by-4.0")
@@ -251,7 +253,7 @@ class CoyoRecap(TableBuilder):
                 raise BadInput(
                     f"{folder}: config '{config}' is in the base, or in another run, already"
                 )
-            captions[config] = [(folder / "shards" / "*.parquet").as_posix()]
+            captions[config] = [_shards_of(ledger, work / config)]
             configs += [config, config + REJECTS_SUFFIX]
             funnel.append(funnel_step(config, ledger.total(shards)))
             sources.append({"run": config, "fingerprint": ledger.fingerprint, **ledger.shaping})
@@ -319,9 +321,21 @@ def _files_of(base: Path, config: str) -> list[str]:
     ]
 
 
-def _runs(recipe: CoyoRecapRecipe) -> list[Path]:
+def _runs(recipe: CoyoRecapRecipe) -> list[Place]:
     own = [recipe.recaption.run] if recipe.recaption else []
     return [*own, *recipe.runs]
+
+
+def _shards_of(ledger: Ledger, work: Path) -> str:
+    """The files of a run for DuckDB; those of a remote one are copied, since they are read several
+    times.
+    """
+    files = [file for file in ledger.shard_files() if isinstance(file, RemotePath)]
+    if files:
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was begun anew
+        download(sorted(files), work)
+        return (work / "*.parquet").as_posix()
+    return f"{ledger.folder.as_posix()}/shards/*.parquet"
 
 
 def _config_of(ledger: Ledger) -> str:

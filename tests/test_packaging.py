@@ -64,6 +64,7 @@ def test_constraints_hold_every_requirement_of_the_development_environment() -> 
                 "report",
                 "spatial",
                 "ray",
+                "s3",
                 "dev",
             )
         ),

@@ -20,6 +20,7 @@ from .corpus.images import ImageLimits
 from .corpus.pack import adopt, pack
 from .corpus.read import list_shards, read_shard
 from .corpus.sources import SourceOptions, has_shards, image_count, items_of
+from .corpus.told import samples_told
 from .errors import BadInput
 from .recaption.calibrate import Calibration, calibrate
 from .recaption.observe import Account
@@ -28,6 +29,7 @@ from .recaption.run import WHOLE, Part, Plan, plan, run
 from .recaption.spec import RecaptionSpec
 from .recipe import load_recipe
 from .serve.rules import server_commands
+from .storage import Place
 
 _SHOWN_REQUESTS = 3
 
@@ -95,8 +97,7 @@ def recaption_command(
             _show_plan(planned, spec, recipe.seed)
         if calibration is not None:
             quiet_libraries()
-            sizes = {shard: _samples_of(shard) for shard in planned.todo}
-            calibrate(sizes, spec, calibration, seed=recipe.seed)
+            calibrate(_sizes_of(planned.todo), spec, calibration, seed=recipe.seed)
         return
     quiet_libraries()
     total = samples_in(planned.todo)
@@ -192,21 +193,22 @@ def quiet_libraries() -> None:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def samples_in(shards: Sequence[Path]) -> int | None:
+def samples_in(shards: Sequence[Place]) -> int | None:
     """Samples by the shards' own statistics, None where one has none."""
     total = 0
-    for shard in shards:
-        stats = shard.with_name(f"{shard.stem}_stats.json")
-        try:
-            total += int(json.loads(stats.read_text(encoding="utf-8"))["successes"])
-        except (OSError, ValueError, KeyError, TypeError):
+    for told in samples_told(shards):
+        if told is None:
             return None
+        total += told
     return total
 
 
-def _samples_of(shard: Path) -> int:
-    told = samples_in([shard])
-    return sum(1 for _ in read_shard(shard)) if told is None else told
+def _sizes_of(shards: Sequence[Place]) -> dict[Place, int]:
+    """Samples of each shard; one that does not tell is read through."""
+    return {
+        shard: sum(1 for _ in read_shard(shard)) if told is None else told
+        for shard, told in zip(shards, samples_told(shards), strict=True)
+    }
 
 
 def _show_plan(planned: Plan, spec: RecaptionSpec, seed: int) -> None:

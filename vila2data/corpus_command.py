@@ -57,7 +57,7 @@ def corpus_pack(
 
 @app.command("check")
 def corpus_check(
-    corpus: Annotated[Path, typer.Argument(help="Folder of the corpus.")],
+    corpus: Annotated[str, typer.Argument(help="Folder of the corpus, or its URL.")],
     limit: Annotated[int, typer.Option(min=0, help="How many findings of a kind are listed.")] = 20,
     headers_only: Annotated[bool, typer.Option(help="Does not decode the images.")] = False,
     as_json: JsonOption = False,
@@ -73,15 +73,17 @@ def corpus_check(
     from .console import progress, show_json, show_table
     from .corpus.check import check
     from .corpus.read import list_shards
+    from .storage import place_of
 
-    with progress("checking", total=samples_in(list_shards(corpus)), unit="samples") as done:
-        report = check(corpus, decode_images=not headers_only, limit=limit, on_sample=done)
+    place = place_of(corpus)
+    with progress("checking", total=samples_in(list_shards(place)), unit="samples") as done:
+        report = check(place, decode_images=not headers_only, limit=limit, on_sample=done)
     if as_json:
         show_json(asdict(report))
     else:
         counts = [("shards", report.shards), ("samples", report.samples), ("usable", report.usable)]
         found = [(kind, count) for kind, count in report.counts.items()]
-        show_table(["", "count"], counts + found, title=str(corpus))
+        show_table(["", "count"], counts + found, title=str(place))
         listed = [(f.kind, f.shard, f.key, f.detail) for f in report.findings]
         if listed:
             show_table(["kind", "shard", "key", "detail"], listed, title="Findings")

@@ -7,24 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 from .errors import BadInput, RunFailed
+from .storage import Place, RemotePath
 
 _CHUNK_BYTES = 1 << 20
 _FULL_SIGNS = ("No space left", "Not enough disk space")
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Place) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; what was written there is synced and renamed at the
-    end.
+    end. Of a remote ``path`` it is a local one, which is uploaded at the end.
 
     A temporary file that an earlier, killed process left is overwritten. On an error nothing
     appears.
 
     Raises:
-        RunFailed: the disk is full.
+        RunFailed: the disk is full, or the storage failed.
     """
+    if isinstance(path, RemotePath):
+        with TemporaryDirectory(prefix="vila2data-") as folder:
+            yield from _uploaded(Path(folder) / path.name, path)
+        return
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
@@ -40,7 +46,16 @@ def appearing(path: Path) -> Iterator[Path]:
         raise
 
 
-def raise_if_full(error: OSError, path: Path) -> None:
+def _uploaded(temporary: Path, path: RemotePath) -> Iterator[Path]:
+    try:
+        yield temporary
+        path.upload(temporary)
+    except OSError as error:
+        raise_if_full(error, temporary.parent)
+        raise
+
+
+def raise_if_full(error: OSError, path: Place) -> None:
     """Raises ``RunFailed`` with what to do where ``error`` means that no space is left."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise RunFailed(
@@ -60,7 +75,7 @@ def raise_if_full_within(error: BaseException, target: Path) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Place, text: str) -> None:
     """Writes a text file that appears whole."""
     with appearing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -8,11 +8,19 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+)
 
 from . import registry
-from .errors import RecipeError
+from .errors import BadInput, RecipeError
 from .shown import nearest
+from .storage import Place, RemotePath, place_of
 
 Location = tuple[str | int, ...]
 RecipeType = TypeVar("RecipeType", bound="Recipe")
@@ -48,6 +56,32 @@ RecipePath = Annotated[
     Path, AfterValidator(_stays), PlainSerializer(_portable, return_type=str, when_used="json")
 ]
 """A path in a recipe: relative to the working folder and inside it, or absolute."""
+
+
+def _place_in_recipe(value: Any) -> Place:
+    if isinstance(value, RemotePath):
+        return value
+    if not isinstance(value, str | Path):
+        raise ValueError("must be a path or a URL")
+    try:
+        place = place_of(value) if isinstance(value, str) else value
+    except BadInput as error:
+        raise ValueError(str(error)) from error
+    return _stays(place) if isinstance(place, Path) else place
+
+
+def _portable_place(place: Place) -> str:
+    return place.name if isinstance(place, RemotePath) else _portable(place)
+
+
+RecipePlace = Annotated[
+    Place,
+    PlainValidator(_place_in_recipe),
+    PlainSerializer(_portable_place, return_type=str, when_used="json"),
+]
+"""As ``RecipePath``, or the URL of a place that fsspec reaches, which a manifest tells by its name
+alone.
+"""
 
 
 PathOrName = Annotated[

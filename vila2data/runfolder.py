@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from .errors import RunRefused
 from .files import raise_if_full, write_text
+from .storage import Lease, Place, RemotePath, leased
 
 RUN_FILE = "run.json"
 _LOCK_FILE = ".lock"
@@ -21,7 +21,7 @@ def fingerprint_of(shaping: Mapping[str, Any]) -> str:
     return sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
-def read_shaping(folder: Path) -> Mapping[str, Any] | None:
+def read_shaping(folder: Place) -> Mapping[str, Any] | None:
     """What the run in ``folder`` is bound to, None where no run was begun there."""
     file = folder / RUN_FILE
     if not file.is_file():
@@ -30,18 +30,22 @@ def read_shaping(folder: Path) -> Mapping[str, Any] | None:
     return shaping
 
 
-def write_shaping(folder: Path, shaping: Mapping[str, Any]) -> None:
+def write_shaping(folder: Place, shaping: Mapping[str, Any]) -> None:
     """Binds a new run to ``shaping``.
 
     Raises:
         RunFailed: the disk is full.
     """
     content = {"fingerprint": fingerprint_of(shaping), "shaping": shaping}
-    write_text(folder / RUN_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    if isinstance(folder, RemotePath):
+        (folder / RUN_FILE).create(text.encode())  # another process may have been faster
+    else:
+        write_text(folder / RUN_FILE, text)
 
 
 def refuse_differences(
-    folder: Path, begun: Mapping[str, Any], asked: Mapping[str, Any], *, remedy: str
+    folder: Place, begun: Mapping[str, Any], asked: Mapping[str, Any], *, remedy: str
 ) -> None:
     """Raises ``RunRefused`` where a run was begun with other settings; each is named."""
     old, new = dict(_flat(begun)), dict(_flat(json.loads(json.dumps(asked))))
@@ -67,9 +71,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 @contextmanager
-def locked(folder: Path, name: str = "", *, timeout_s: float = 0) -> Iterator[None]:
+def locked(folder: Place, name: str = "", *, timeout_s: float = 0) -> Iterator[Lease | None]:
     """Keeps a second process off the run, or off a part of it; the lock goes with its process. A
     folder in which nothing was written is removed again.
+
+    A remote folder has a lease in place of a lock, which is given and outlives its process by some
+    time.
 
     Args:
         folder: of the run.
@@ -80,6 +87,10 @@ def locked(folder: Path, name: str = "", *, timeout_s: float = 0) -> Iterator[No
         RunRefused: another process holds it, or there can be no such folder.
         RunFailed: the disk is full.
     """
+    if isinstance(folder, RemotePath):
+        with leased(folder, name) as lease:
+            yield lease
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,7 +104,7 @@ def locked(folder: Path, name: str = "", *, timeout_s: float = 0) -> Iterator[No
         what = f"part {name} of this run" if name else "this run"
         raise RunRefused(f"{folder}: another process works on {what}") from error
     try:
-        yield
+        yield None
     finally:
         if list(folder.iterdir()) == [lock_file]:
             lock_file.unlink()

@@ -16,7 +16,8 @@ from making import do, make_corpus, parquet_hashes, write_recipe
 
 from vila2data.corpus.read import list_shards
 from vila2data.errors import BadInput, RunRefused
-from vila2data.recaption.ledger import Claims, Ledger
+from vila2data.recaption.claims import claims_of
+from vila2data.recaption.ledger import Ledger
 from vila2data.recaption.run import Part, plan, run
 from vila2data.recipe import load_recipe
 
@@ -93,7 +94,7 @@ def test_a_shard_that_another_process_works_on_is_left_to_it(tmp_path: Path) -> 
     shards = list_shards(recipe.corpus)
     ledger = Ledger.create(recipe.recaption.run, plan_shaping(recipe))
     with ledger.locked("another"):
-        claimed = Claims(ledger).of(shards[1:2])
+        claimed = claims_of(ledger, None).of(shards[1:2])
         assert list(claimed) == shards[1:2]
         part = Part(0, 1)
         with pytest.raises(RunRefused, match="1 of 3 shards are not finished"):

@@ -1,6 +1,6 @@
 """Checks a corpus: what can be used, and what is wrong with the rest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from vila2data.storage import Place
 
 from .images import SUFFIX_OF_FORMAT, ImageRefused, decode
 from .read import ReadLimits, Sample, list_shards, read_shard
@@ -96,7 +98,7 @@ class CheckReport:
 
 
 def check(
-    corpus: Path,
+    corpus: Place,
     *,
     decode_images: bool = True,
     limit: int = 20,
@@ -142,7 +144,7 @@ def check(
 
 
 def _batches(
-    shards: list[Path],
+    shards: Sequence[Place],
     limits: ReadLimits,
     decode_images: bool,
     on_sample: Callable[[int], None],

@@ -11,14 +11,16 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from vila2data.errors import CorpusError
+from vila2data.storage import Place
 
 from .images import ImageHeader, ImageLimits, ImageRefused, Problem, read_header
 from .names import IMAGE_SUFFIXES, key_fault, leaves_folder, printable, split_name
 from .tar import Member, TarDamaged, members_of
+
+PlaceType = TypeVar("PlaceType", bound=Place)
 
 _INT64_MAX = 2**63 - 1
 _MAX_URL_CHARS = 8192
@@ -88,7 +90,7 @@ def id_in(metadata: Mapping[str, Any]) -> int | None:
     return value if is_id else None
 
 
-def list_shards(corpus: Path) -> list[Path]:
+def list_shards(corpus: PlaceType) -> list[PlaceType]:
     """The tars of a corpus, in order of name.
 
     Raises:
@@ -96,15 +98,17 @@ def list_shards(corpus: Path) -> list[Path]:
     """
     if not corpus.is_dir():
         raise CorpusError(f"{corpus}: no such folder; `vila2data corpus pack` makes a corpus")
-    found = (path for path in corpus.glob("*.tar") if not path.name.startswith("."))
-    shards = sorted(path for path in found if path.is_file())
+    found: Iterator[Any] = corpus.glob("*.tar")
+    shards: list[PlaceType] = sorted(
+        path for path in found if not path.name.startswith(".") and path.is_file()
+    )
     if not shards:
         raise CorpusError(f"{corpus}: holds no .tar shards; `vila2data corpus pack` makes a corpus")
     return shards
 
 
 def read_corpus(
-    corpus: Path, *, shards: Sequence[int] | None = None, limits: ReadLimits | None = None
+    corpus: Place, *, shards: Sequence[int] | None = None, limits: ReadLimits | None = None
 ) -> Iterator[Sample]:
     """Samples of a corpus in order, one in memory at a time.
 
@@ -119,7 +123,7 @@ def read_corpus(
 
 
 def read_shard(
-    shard: Path, *, limits: ReadLimits | None = None, only: Container[int] | None = None
+    shard: Place, *, limits: ReadLimits | None = None, only: Container[int] | None = None
 ) -> Iterator[Sample]:
     """Samples of one tar in order.
 
@@ -150,7 +154,7 @@ def read_shard(
 
 
 def _contents(
-    file: BinaryIO, shard: Path, limits: ReadLimits
+    file: BinaryIO, shard: Place, limits: ReadLimits
 ) -> Iterator[tuple[str, str, bytes | Problem]]:
     """(key, suffix, content or problem) of each member."""
     try:

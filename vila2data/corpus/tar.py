@@ -49,7 +49,7 @@ def members_of(file: BinaryIO) -> Iterator[Member]:
         TarDamaged: after the last member that can be found, where the tar does not end as it
             should.
     """
-    end = os.fstat(file.fileno()).st_size
+    end = file.seek(0, os.SEEK_END)
     position = 0
     extended: dict[bytes, bytes] = {}
     of_all: dict[bytes, bytes] = {}

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from vila2data.console import progress, say, show_json, show_table
@@ -11,6 +10,7 @@ from vila2data.doctor import device
 from vila2data.engines import EngineConfig
 from vila2data.engines.checkpoint import CheckpointConfig
 from vila2data.errors import BadInput
+from vila2data.storage import Place
 
 from .crew import start_engine
 from .estimate import Estimate, estimate, images_to_caption, pick
@@ -35,7 +35,7 @@ class Calibration:
 
 
 def calibrate(
-    sizes: Mapping[Path, int], spec: RecaptionSpec, asked: Calibration, *, seed: int
+    sizes: Mapping[Place, int], spec: RecaptionSpec, asked: Calibration, *, seed: int
 ) -> None:
     """Shows what a run over shards would take; stores nothing.
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Protocol, Self
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from vila2data import registry
 from vila2data.counts import Counts
 from vila2data.engines import Captioner
 from vila2data.errors import RunFailed
+from vila2data.storage import Place
 
 from .observe import Account, Figures
 from .shard import caption_shards
@@ -53,7 +53,7 @@ class Told:
 class Written:
     """A shard that is whole."""
 
-    shard: Path
+    shard: Place
     table: pa.Table
     counts: Counts
 
@@ -82,7 +82,7 @@ class Link(Protocol):
         """Tells the driver; from any thread."""
         ...
 
-    def receive(self) -> Path | None:
+    def receive(self) -> Place | None:
         """The answer to ``Wants``; None: there is none, and an idle worker ends."""
         ...
 
@@ -94,7 +94,7 @@ class Crew(Protocol):
         """Waits for one of any worker."""
         ...
 
-    def give(self, worker: int, shard: Path | None) -> None:
+    def give(self, worker: int, shard: Place | None) -> None:
         """Answers ``Wants``."""
         ...
 
@@ -114,10 +114,10 @@ class Crew(Protocol):
 
 
 def hand_out(
-    shards: Iterator[Path],
+    shards: Iterator[Place],
     crew: Crew,
     *,
-    write: Callable[[Path, pa.Table, Counts], None],
+    write: Callable[[Place, pa.Table, Counts], None],
     on_figures: Callable[[Figures], None],
 ) -> None:
     """Has a crew caption all shards, each as often as it takes until its captions arrive.
@@ -133,10 +133,10 @@ def hand_out(
         RunFailed: workers were lost with the same shard in hand, again and again, or could not be
             replaced; or what a worker failed with.
     """
-    back: deque[Path] = deque()  # of workers that were lost
-    held: defaultdict[int, list[Path]] = defaultdict(list)
+    back: deque[Place] = deque()  # of workers that were lost
+    held: defaultdict[int, list[Place]] = defaultdict(list)
     idle: set[int] = set()
-    losses: Counter[Path] = Counter()
+    losses: Counter[Place] = Counter()
     is_drawn = False
     while not is_drawn or back or any(held.values()):
         worker, event = crew.next_event()
@@ -170,7 +170,7 @@ def hand_out(
                     crew.give(waiting, back.popleft())
 
 
-def _refuse_poison(losses: Mapping[Path, int], last: Lost) -> None:
+def _refuse_poison(losses: Mapping[Place, int], last: Lost) -> None:
     for shard, count in losses.items():
         if count > MAX_LOSSES:
             raise RunFailed(
@@ -197,7 +197,7 @@ def _travels(error: BaseException) -> bool:
 
 
 def _serve(link: Link, spec: RecaptionSpec, seed: int) -> None:
-    def wanted(*, is_idle: bool) -> Path | None:
+    def wanted(*, is_idle: bool) -> Place | None:
         link.send(Wants(is_idle))
         return link.receive()
 
@@ -205,7 +205,7 @@ def _serve(link: Link, spec: RecaptionSpec, seed: int) -> None:
     try:
         while first := wanted(is_idle=True):
             engine = engine or start_engine(spec)
-            more = iter(partial(wanted, is_idle=False), None)
+            more: Iterator[Place] = iter(partial(wanted, is_idle=False), None)
             account = _Telling(link)
             stream = caption_shards(chain([first], more), spec, engine, seed=seed, account=account)
             for written in stream:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from vila2data.errors import RunFailed
 from vila2data.keyed import keyed_hash
 from vila2data.prompts import Prompt
 from vila2data.stats.signals import signals_of
+from vila2data.storage import Place
 
 from .gate import judge
 from .ledger import storable
@@ -92,7 +92,7 @@ def images_to_caption(samples: int, spec: RecaptionSpec) -> int:
 
 
 def pick(
-    sizes: Mapping[Path, int], spec: RecaptionSpec, count: int, *, seed: int
+    sizes: Mapping[Place, int], spec: RecaptionSpec, count: int, *, seed: int
 ) -> list[list[Sample]]:
     """Up to ``count`` samples that a run would ask about, by shard: the same at every call.
 
@@ -114,7 +114,9 @@ def pick(
     return picked
 
 
-def _pick_in(shard: Path, spec: RecaptionSpec, count: int, *, size: int, seed: int) -> list[Sample]:
+def _pick_in(
+    shard: Place, spec: RecaptionSpec, count: int, *, size: int, seed: int
+) -> list[Sample]:
     enough = count if spec.fraction == 1 else math.ceil(count / spec.fraction * _ENOUGH)
     step = max(1, size // enough)
     # Not the first of each stretch, which is where a corpus sorted by something has its extremes.

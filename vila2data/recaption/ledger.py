@@ -9,15 +9,13 @@ finished.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from vila2data.corpus.images import ImageLimits
 from vila2data.corpus.read import ReadLimits, read_shard
@@ -31,8 +29,11 @@ from vila2data.runfolder import (
     refuse_differences,
     write_shaping,
 )
+from vila2data.storage import Lease, Place, RemotePath, readable, stamp_of, tails
 
 _COUNTS_KEY = b"vila2data.counts"
+_COUNTS = tuple(field.name for field in fields(Counts))
+_FOOT_BYTES = 64 * 1024  # a foot has about 10 kB
 _BEGINNING_S = 60.0  # until the file that binds a run is written
 
 
@@ -45,11 +46,11 @@ def storable(text: str) -> str:
 class Ledger:
     """The finished shards of a run."""
 
-    folder: Path
+    folder: Place
     shaping: Mapping[str, Any]
 
     @classmethod
-    def open(cls, folder: Path) -> "Ledger":
+    def open(cls, folder: Place) -> "Ledger":
         """The ledger of a run that exists.
 
         Raises:
@@ -61,13 +62,16 @@ class Ledger:
         return cls(folder, shaping)
 
     @classmethod
-    def create(cls, folder: Path, shaping: Mapping[str, Any]) -> "Ledger":
+    def create(cls, folder: Place, shaping: Mapping[str, Any]) -> "Ledger":
         """A new ledger, or the one that is there where it is bound to the same ``shaping``.
 
         Raises:
             RunRefused: the folder's run has another fingerprint; each difference is named.
         """
-        if read_shaping(folder) is None:
+        if isinstance(folder, RemotePath):
+            if read_shaping(folder) is None:
+                write_shaping(folder, shaping)
+        elif read_shaping(folder) is None:
             # Processes of one run may begin at the same time: the second one waits for the first.
             with cls(folder, shaping).locked("begin", timeout_s=_BEGINNING_S):
                 if read_shaping(folder) is None:  # another process may have been faster
@@ -78,8 +82,9 @@ class Ledger:
         return begun
 
     @contextmanager
-    def locked(self, part: str = "", *, timeout_s: float = 0) -> Iterator[None]:
+    def locked(self, part: str = "", *, timeout_s: float = 0) -> Iterator[Lease | None]:
         """Keeps a second process off the run, or off a part of it; the lock goes with its process.
+        A remote run has a lease in its place, which is given.
 
         Args:
             part: its name; empty: the run.
@@ -89,42 +94,66 @@ class Ledger:
             RunRefused: another process holds it.
             RunFailed: the disk is full.
         """
-        with locked(self.folder, part, timeout_s=timeout_s):
-            try:
-                (self.folder / "shards").mkdir(exist_ok=True)
-            except OSError as error:
-                raise_if_full(error, self.folder)
-                raise
-            yield
+        with locked(self.folder, part, timeout_s=timeout_s) as lease:
+            if not isinstance(self.folder, RemotePath):
+                try:
+                    (self.folder / "shards").mkdir(exist_ok=True)
+                except OSError as error:
+                    raise_if_full(error, self.folder)
+                    raise
+            yield lease
 
     @property
     def fingerprint(self) -> str:
         """Hash of ``shaping``."""
         return fingerprint_of(self.shaping)
 
-    def path(self, shard: Path) -> Path:
+    def path(self, shard: Place) -> Place:
         """Where the rows of a corpus shard stand once it is finished."""
         return self.folder / "shards" / f"{shard.stem}.parquet"
 
-    def counts(self, shard: Path) -> Counts | None:
-        """Counts of a finished corpus shard, None where it is not finished.
+    def shard_files(self) -> Iterator[Place]:
+        """The files of the finished shards, in no order."""
+        return (self.folder / "shards").glob("*.parquet")
+
+    def finished(self, shards: Sequence[Place]) -> dict[Place, Counts]:
+        """Counts of those corpus shards that are finished.
 
         Raises:
-            CorpusError: the shard is not the file that was read then.
+            CorpusError: a shard is not the file that was read then.
         """
-        path = self.path(shard)
-        if not path.is_file():
-            return None
-        stored = json.loads(pq.read_metadata(path).metadata[_COUNTS_KEY])
-        size, mtime_ns = stored.pop("shard_bytes"), stored.pop("shard_mtime_ns")
-        now = shard.stat()
-        if size != now.st_size or (mtime_ns != now.st_mtime_ns and not self._holds(shard, path)):
+        if isinstance(self.folder, RemotePath):
+            return self._finished_remotely(shards)
+        written = ((shard, self.path(shard)) for shard in shards)
+        return {
+            shard: self._counts(shard, path, pq.read_metadata(path))
+            for shard, path in written
+            if path.is_file()
+        }
+
+    def _finished_remotely(self, shards: Sequence[Place]) -> dict[Place, Counts]:
+        """By one listing, and the ends of the files."""
+        listed = {path.stem: path for path in self.shard_files()}
+        done = [shard for shard in shards if shard.stem in listed]
+        paths: Any = [listed[shard.stem] for shard in done]
+        ends = tails(paths, _FOOT_BYTES)
+        return {
+            shard: self._counts(shard, path, _foot(path, end))
+            for shard, path, end in zip(done, paths, ends, strict=True)
+        }
+
+    def _counts(self, shard: Place, path: Place, foot: pq.FileMetaData) -> Counts:
+        stored = json.loads(foot.metadata[_COUNTS_KEY])
+        counts = Counts(**{name: stored.pop(name) for name in _COUNTS})
+        now = stamp_of(shard)
+        same_size = stored["shard_bytes"] == now["shard_bytes"]
+        if not same_size or (stored != now and not self._holds(shard, path)):
             raise CorpusError(
                 f"{shard}: has changed since {path} was written: give another run folder"
             )
-        return Counts(**stored)
+        return counts
 
-    def _holds(self, shard: Path, path: Path) -> bool:
+    def _holds(self, shard: Place, path: Place) -> bool:
         """Whether a shard still has the samples whose rows are in ``path``, in their order.
 
         A copied corpus has new times; tars are padded, so that another one may have the same size.
@@ -132,7 +161,7 @@ class Ledger:
         limits = self.shaping.get("limits", self.shaping)
         image = ImageLimits(limits["max_image_bytes"], limits["max_image_pixels"])
         columns = ["key", "image_sha256", "original"]
-        rows = iter(pq.read_table(path, columns=columns).to_pylist())
+        rows = iter(pq.read_table(readable(path), columns=columns).to_pylist())
         row = next(rows, None)
         for sample in read_shard(shard, limits=ReadLimits(image, limits["max_text_bytes"])):
             found = (storable(sample.key), sample.image_sha256, sample.text)
@@ -140,7 +169,7 @@ class Ledger:
                 row = next(rows, None)
         return row is None
 
-    def write(self, shard: Path, table: pa.Table, counts: Counts) -> None:
+    def write(self, shard: Place, table: pa.Table, counts: Counts) -> None:
         """Finishes a corpus shard.
 
         Raises:
@@ -148,75 +177,35 @@ class Ledger:
             RunFailed: the disk is full.
         """
         counts.check(str(shard))
-        now = shard.stat()
-        seen = {"shard_bytes": now.st_size, "shard_mtime_ns": now.st_mtime_ns}
-        stored = json.dumps(asdict(counts) | seen, sort_keys=True)
+        stored = json.dumps(asdict(counts) | stamp_of(shard), sort_keys=True)
         metadata = {**(table.schema.metadata or {}), _COUNTS_KEY: stored.encode()}
         with appearing(self.path(shard)) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
-    def total(self, shards: list[Path]) -> Counts:
+    def total(self, shards: Sequence[Place]) -> Counts:
         """Counts of all ``shards``.
 
         Raises:
             CorpusError: a finished shard changed, or is not there any more.
             RunRefused: some are not finished.
         """
-        left = {path.stem for path in (self.folder / "shards").glob("*.parquet")}
+        left = {path.stem for path in self.shard_files()}
         left -= {shard.stem for shard in shards}
         if left:
             raise CorpusError(
                 f"{self.folder}: holds shards that the corpus does not: {', '.join(sorted(left))}"
             )
-        found = [self.counts(shard) for shard in shards]
-        missing = found.count(None)
+        found = self.finished(shards)
+        missing = len(shards) - len(found)
         if missing:
             raise RunRefused(
                 f"{self.folder}: {missing} of {len(shards)} shards are not finished; "
                 "run `vila2data recaption` again"
             )
-        return sum((counts for counts in found if counts is not None), Counts())
+        return sum(found.values(), Counts())
 
 
-class Claims:
-    """The shards that this process works on, so that others leave them alone: a lock on a file for
-    each, which goes with the process.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._locks: dict[Path, FileLock] = {}
-
-    def of(self, shards: Iterable[Path]) -> Iterator[Path]:
-        """Those that are neither finished nor claimed by another process when they are drawn."""
-        return filter(self._take, shards)
-
-    def _take(self, shard: Path) -> bool:
-        path = self._ledger.path(shard)
-        # An engine may draw in a thread of its own.
-        lock = FileLock(path.with_name(f".{path.stem}.lock"), timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            return False
-        if path.is_file():  # finished a moment ago
-            self._release(lock)
-            return False
-        self._locks[shard] = lock
-        return True
-
-    def finish(self, shard: Path, table: pa.Table, counts: Counts) -> None:
-        """Writes a claimed shard to the ledger.
-
-        Raises:
-            CountsDoNotBalance: rows were lost or invented.
-            RunFailed: the disk is full.
-        """
-        self._ledger.write(shard, table, counts)
-        self._release(self._locks.pop(shard))
-
-    @staticmethod
-    def _release(lock: FileLock) -> None:
-        # Whoever opened the file before it goes finds the shard finished.
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+def _foot(path: Place, end: bytes) -> pq.FileMetaData:
+    """The metadata that a parquet file ends with."""
+    length = int.from_bytes(end[-8:-4], "little")
+    return pq.read_metadata(pa.BufferReader(end) if length + 8 <= len(end) else readable(path))

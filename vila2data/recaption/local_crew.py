@@ -4,13 +4,13 @@ from contextlib import suppress
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from threading import Lock
 from typing import Self
 
 from vila2data.errors import RunFailed
 from vila2data.executor import end_with_parent
+from vila2data.storage import Place
 
 from .crew import Event, Lost, serve
 from .spec import RecaptionSpec
@@ -44,7 +44,7 @@ class LocalCrew:
             event = Lost("a worker process died")
         return worker, event
 
-    def give(self, worker: int, shard: Path | None) -> None:
+    def give(self, worker: int, shard: Place | None) -> None:
         """Answers ``Wants``; a worker that is gone meanwhile is found to be so by its next
         event.
         """
@@ -78,7 +78,7 @@ class LocalCrew:
 class _Pipe:
     """A link through a pipe."""
 
-    def __init__(self, pipe: "Connection[Event, Path | None]") -> None:
+    def __init__(self, pipe: "Connection[Event, Place | None]") -> None:
         self._pipe = pipe
         self._sending = Lock()
 
@@ -87,12 +87,12 @@ class _Pipe:
         with self._sending:
             self._pipe.send(event)
 
-    def receive(self) -> Path | None:
+    def receive(self) -> Place | None:
         """The answer to ``Wants``."""
         return self._pipe.recv()
 
 
-def _serve_by_pipe(pipe: "Connection[Event, Path | None]", spec: RecaptionSpec, seed: int) -> None:
+def _serve_by_pipe(pipe: "Connection[Event, Place | None]", spec: RecaptionSpec, seed: int) -> None:
     signal(SIGINT, SIG_IGN)  # the parent hears it too, and ends its workers
     end_with_parent()
     serve(_Pipe(pipe), spec, seed)

@@ -1,12 +1,12 @@
 """Workers on a Ray cluster: an actor each, wherever the cluster has room for its engine."""
 
 from contextlib import ExitStack
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Self
 
 from vila2data.executor import on_cluster
+from vila2data.storage import Place
 
 from .crew import Event, Lost, serve
 from .spec import RecaptionSpec
@@ -20,14 +20,14 @@ class _Actor:
 
     def __init__(self, spec: RecaptionSpec, seed: int) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self._given: SimpleQueue[Path | None] = SimpleQueue()
+        self._given: SimpleQueue[Place | None] = SimpleQueue()
         self.send, self.receive = self._events.put, self._given.get
         Thread(target=serve, args=(self, spec, seed), daemon=True).start()
 
     def next_event(self) -> Event:
         return self._events.get()
 
-    def give(self, shard: Path | None) -> None:
+    def give(self, shard: Place | None) -> None:
         self._given.put(shard)
 
 
@@ -61,7 +61,7 @@ class RayCrew:
         self._listen(worker)
         return worker, event
 
-    def give(self, worker: int, shard: Path | None) -> None:
+    def give(self, worker: int, shard: Place | None) -> None:
         """Answers ``Wants``; a worker that is gone meanwhile is found to be so by its next
         event.
         """

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vila2data.corpus.read import ReadLimits, list_shards
 from vila2data.counts import Counts
 from vila2data.engines import Captioner
 from vila2data.errors import BadInput
+from vila2data.storage import Lease, Place
 
+from .claims import claims_of
 from .crew import Crew, hand_out, start_engine
-from .ledger import Claims, Ledger
+from .ledger import Ledger
 from .local_crew import LocalCrew
 from .observe import Account, OnSample, ignore
 from .runlog import LOG_FILE, logged
@@ -39,7 +40,7 @@ class Part:
                 f"shard index {self.index} of {self.count}: must be 0 to the number of parts less 1"
             )
 
-    def of(self, shards: Sequence[Path]) -> list[Path]:
+    def of(self, shards: Sequence[Place]) -> list[Place]:
         """Those of the part."""
         return list(shards[self.index :: self.count])
 
@@ -56,13 +57,13 @@ WHOLE = Part()
 class Plan:
     """What a run would do."""
 
-    ledger: Path
+    ledger: Place
     fingerprint: str
-    shards: list[Path]
-    finished: dict[Path, Counts]
+    shards: list[Place]
+    finished: dict[Place, Counts]
 
     @property
-    def todo(self) -> list[Path]:
+    def todo(self) -> list[Place]:
         """Shards that are not finished, in order."""
         return [shard for shard in self.shards if shard not in self.finished]
 
@@ -72,7 +73,7 @@ def shaping_of(spec: RecaptionSpec, *, seed: int) -> dict[str, Any]:
     return {"ledger_version": LEDGER_VERSION, **spec.shaping(seed=seed)}
 
 
-def plan(spec: RecaptionSpec, corpus: Path, *, seed: int, part: Part = WHOLE) -> Plan:
+def plan(spec: RecaptionSpec, corpus: Place, *, seed: int, part: Part = WHOLE) -> Plan:
     """Reads what is finished of a part; changes nothing.
 
     Raises:
@@ -87,15 +88,13 @@ def plan(spec: RecaptionSpec, corpus: Path, *, seed: int, part: Part = WHOLE) ->
     return _plan(ledger, part.of(shards))
 
 
-def _plan(ledger: Ledger, shards: list[Path]) -> Plan:
-    counts = {shard: ledger.counts(shard) for shard in shards}
-    finished = {shard: found for shard, found in counts.items() if found is not None}
-    return Plan(ledger.folder, ledger.fingerprint, shards, finished)
+def _plan(ledger: Ledger, shards: list[Place]) -> Plan:
+    return Plan(ledger.folder, ledger.fingerprint, shards, ledger.finished(shards))
 
 
 def run(
     spec: RecaptionSpec,
-    corpus: Path,
+    corpus: Place,
     *,
     seed: int,
     on_sample: OnSample = ignore,
@@ -123,19 +122,21 @@ def run(
     """
     shards = list_shards(corpus)
     ledger = Ledger.create(spec.run, shaping_of(spec, seed=seed))
-    with ledger.locked(part.name):
+    with ledger.locked(part.name) as lease:
         todo = _plan(ledger, part.of(shards)).todo
         if todo:  # else do not load a model
             account = account or Account()
             account.on_sample = on_sample
             with logged(account, ledger.folder / LOG_FILE, config=spec.config):
-                _caption(ledger, todo, spec, seed, account, engine)
+                _caption(ledger, todo, spec, seed, account, engine, lease)
         if part == WHOLE:
             return ledger.total(shards)
         return sum(_plan(ledger, part.of(shards)).finished.values(), Counts())
 
 
-def scan(corpus: Path, folder: Path, *, limits: ReadLimits, on_sample: OnSample = ignore) -> Counts:
+def scan(
+    corpus: Place, folder: Place, *, limits: ReadLimits, on_sample: OnSample = ignore
+) -> Counts:
     """Writes a ledger of the corpus's original texts into ``folder``; goes on where an earlier call
     stopped.
 
@@ -161,13 +162,14 @@ def scan(corpus: Path, folder: Path, *, limits: ReadLimits, on_sample: OnSample 
 
 def _caption(
     ledger: Ledger,
-    todo: list[Path],
+    todo: list[Place],
     spec: RecaptionSpec,
     seed: int,
     account: Account,
     engine: Captioner | None,
+    lease: Lease | None,
 ) -> None:
-    claims = Claims(ledger)
+    claims = claims_of(ledger, lease)
     shards = claims.of(todo)
     if engine is None and (spec.executor.kind == "ray" or spec.executor.workers > 1):
         with _crew(spec, seed, min(spec.executor.workers, len(todo))) as crew:

@@ -4,19 +4,26 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+from vila2data.errors import Vila2DataError
+from vila2data.storage import Place, RemotePath
 
 from .observe import Account, Figures, Pace
 
 LOG_FILE = "log.jsonl"
 LOG_EVERY_S = 10.0
+REMOTE_EVERY_S = 300.0
+"""Until a remote log gets its next file."""
 
+_REMOTE_TRIES = 2
 _LOG = logging.getLogger(__name__)
 
 State = Literal["running", "done", "failed"]
@@ -26,11 +33,57 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class RunLog:
-    """Appends an account to a file that several processes may write to.
+class Sink(Protocol):
+    """Where lines go."""
 
-    A line is one write to a file opened for appending, so that lines do not mix. The log never
-    stops a run: what cannot be written is left out, with one warning.
+    def append(self, content: bytes, *, is_last: bool) -> int:
+        """Takes bytes and returns how many; an error where it takes none."""
+        ...
+
+
+class _File:
+    """One file for all processes: a line is one write to a file opened for appending, so that lines
+    do not mix.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, content: bytes, *, is_last: bool) -> int:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            return os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+
+
+class _Segments:
+    """Small files of this process, in a folder beside the place of the file, since a storage cannot
+    append. What could not be written goes with the next.
+    """
+
+    def __init__(self, path: RemotePath, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = path.parent / path.stem
+        self._lines: list[bytes] = []
+        self._clock = clock
+        self._written_s = clock()
+
+    def append(self, content: bytes, *, is_last: bool) -> int:
+        self._lines.append(content)
+        if is_last or self._clock() - self._written_s >= REMOTE_EVERY_S:
+            self._written_s = self._clock()
+            began = json.loads(self._lines[0])["time"].replace(":", "")
+            name = f"{began}-{socket.gethostname()}-{os.getpid()}.jsonl"
+            (self._folder / name).write_bytes(b"".join(self._lines), tries=_REMOTE_TRIES)
+            self._lines.clear()
+        return len(content)
+
+
+class RunLog:
+    """Appends an account to a file that several processes may write to, or to files of a folder
+    where the run is remote.
+
+    The log never stops a run: what cannot be written is left out, with one warning.
 
     Args:
         path: the file; made where it is not there.
@@ -41,13 +94,14 @@ class RunLog:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         account: Account,
         *,
         config: str,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self.path = path
+        self._sink: Sink = _Segments(path) if isinstance(path, RemotePath) else _File(path)
         self._account = account
         self._writer = {"host": socket.gethostname(), "pid": os.getpid(), "config": config}
         self._now = now
@@ -61,20 +115,13 @@ class RunLog:
         line = json.dumps(self._line(state)) + "\n"
         content = ("\n" if self._is_torn else "").encode() + line.encode()
         try:
-            written = self._append(content)
-        except OSError as error:
+            written = self._sink.append(content, is_last=state != "running")
+        except (OSError, Vila2DataError) as error:
             self._warn(str(error), state)
             return
         self._is_torn = written < len(content) and (written > 0 or self._is_torn)
         if written < len(content):
             self._warn("no space left", state)
-
-    def _append(self, content: bytes) -> int:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            return os.write(descriptor, content)
-        finally:
-            os.close(descriptor)
 
     def _line(self, state: State) -> dict[str, Any]:
         figures, elapsed_s = self._account.figures(), self._account.elapsed_s
@@ -110,7 +157,7 @@ def _rounded(value: Any) -> Any:
 
 @contextmanager
 def logged(
-    account: Account, path: Path, *, config: str, every_s: float = LOG_EVERY_S
+    account: Account, path: Place, *, config: str, every_s: float = LOG_EVERY_S
 ) -> Iterator[None]:
     """Logs an account every ``every_s`` seconds and at the end, from a thread of its own: an engine
     may be silent for longer.

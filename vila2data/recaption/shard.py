@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, count
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from vila2data.errors import CountsDoNotBalance
 from vila2data.prompts import Prompt, render_prompt
 from vila2data.prompts.catalog import ORIGINAL_FIELD
 from vila2data.stats.signals import signals_of
+from vila2data.storage import Place
 
 from .gate import judge
 from .ledger import storable
@@ -25,7 +25,7 @@ from .spec import RecaptionSpec
 
 
 def scan_shard(
-    shard: Path, limits: ReadLimits, on_sample: OnSample = ignore
+    shard: Place, limits: ReadLimits, on_sample: OnSample = ignore
 ) -> tuple[pa.Table, Counts]:
     """The original texts of a shard, as round 0; broken images and unfit texts are rejected."""
     rows = []
@@ -40,13 +40,13 @@ def scan_shard(
 
 
 def caption_shards(
-    shards: Iterable[Path],
+    shards: Iterable[Place],
     spec: RecaptionSpec,
     engine: Captioner,
     *,
     seed: int,
     account: Account | None = None,
-) -> Iterator[tuple[Path, pa.Table, Counts]]:
+) -> Iterator[tuple[Place, pa.Table, Counts]]:
     """Captions of each shard's samples, in the order of the shard; each comes when it is whole.
 
     The engine draws one shard after the other from one stream, so that it never runs empty between
@@ -146,7 +146,7 @@ class _Stream:
             work.begin_attempt()
             (self._again if work.is_pending else self._finished).append(work)
 
-    def finished(self) -> Iterator[tuple[Path, pa.Table, Counts]]:
+    def finished(self) -> Iterator[tuple[Place, pa.Table, Counts]]:
         """The shards that became whole."""
         while self._finished:
             work = self._finished.pop(0)
@@ -172,7 +172,7 @@ class _Stream:
 class _ShardWork:
     """What is known of a shard while its captions are written."""
 
-    def __init__(self, shard: Path, spec: RecaptionSpec, seed: int, account: Account) -> None:
+    def __init__(self, shard: Place, spec: RecaptionSpec, seed: int, account: Account) -> None:
         self.shard = shard
         self.spec = spec
         self.seed = seed

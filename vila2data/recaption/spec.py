@@ -11,7 +11,7 @@ from vila2data.engines import EngineConfig, Sampling
 from vila2data.executor import ExecutorSpec
 from vila2data.keyed import keyed_choice, keyed_uniform, sample_seed
 from vila2data.prompts import Prompt, load_prompts, load_templates
-from vila2data.recipe import Block, RecipePath
+from vila2data.recipe import Block, RecipePlace
 
 from .gate import GateRules
 
@@ -62,7 +62,7 @@ class WorkersSpec(ExecutorSpec):
 class RecaptionSpec(Block):
     """One round, or one specialist, over a corpus."""
 
-    run: RecipePath = Field(description="folder of the run's shards; interrupted runs go on there")
+    run: RecipePlace = Field(description="folder of the run's shards; interrupted runs go on there")
     round: int = Field(ge=1, description="1 is written by the model trained on the original texts")
     task: Task = "general"
     fraction: float = Field(1.0, gt=0, le=1, description="share of the samples, by keyed hash")
