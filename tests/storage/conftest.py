@@ -8,7 +8,7 @@ from faulty_storage import FaultyStorage
 from vila2data.storage.attempts import TRIES_VARIABLE
 from vila2data.storage.lease import LEASE_VARIABLE
 
-LEASE_S = 2.0
+LEASE_S = 6.0
 
 
 @pytest.fixture

@@ -96,15 +96,14 @@ def list_shards(corpus: PlaceType) -> list[PlaceType]:
     Raises:
         CorpusError: the folder does not exist or holds no tar.
     """
-    if not corpus.is_dir():
-        raise CorpusError(f"{corpus}: no such folder; `vila2data corpus pack` makes a corpus")
     found: Iterator[Any] = corpus.glob("*.tar")
     shards: list[PlaceType] = sorted(
         path for path in found if not path.name.startswith(".") and path.is_file()
     )
-    if not shards:
-        raise CorpusError(f"{corpus}: holds no .tar shards; `vila2data corpus pack` makes a corpus")
-    return shards
+    if shards:
+        return shards
+    what = "holds no .tar shards" if corpus.is_dir() else "no such folder"
+    raise CorpusError(f"{corpus}: {what}; `vila2data corpus pack` makes a corpus")
 
 
 def read_corpus(
