@@ -14,6 +14,6 @@ LEASE_S = 6.0
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStorage]:
     monkeypatch.setattr("vila2data.storage.attempts._FIRST_WAIT_S", 0.01)
-    settings = {TRIES_VARIABLE: "5", LEASE_VARIABLE: str(LEASE_S)}
+    settings = {TRIES_VARIABLE: "8", LEASE_VARIABLE: str(LEASE_S)}
     with FaultyStorage() as made, made.reached(settings):
         yield made

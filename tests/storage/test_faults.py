@@ -93,27 +93,27 @@ def wait_for(found: Callable[[], bool], process: "subprocess.Popen[str]") -> Non
         time.sleep(0.02)
 
 
-def test_kill_9_then_the_same_command_goes_on_and_repeats_no_finished_shard(
-    tmp_path: Path, storage: FaultyStorage, corpus: RemotePath, cli: Callable[..., Any]
+def test_kill_9_then_the_same_recipe_goes_on_and_repeats_no_finished_shard(
+    tmp_path: Path, storage: FaultyStorage, corpus: RemotePath
 ) -> None:
-    slow = {**FAKE, "delay_s": 0.15, "log": str(tmp_path / "log")}
+    slow = {**FAKE, "delay_s": 0.8, "log": str(tmp_path / "log")}
     file = recipe_at(tmp_path / "s3.yaml", corpus, storage.url("run"), engine=slow)
+    quick: Any = load_recipe(file, ["recaption.engine.delay_s=0"])
     first = start(file)
     wait_for(lambda: bool(storage.keys("run/shards/")), first)
-    second = cli("recaption", file)  # is refused while the first works
-    assert second.returncode == 2
-    assert "error: s3://bucket/run: another process works on this run" in second.stderr
+    with pytest.raises(RunRefused, match="s3://bucket/run: another process works on this run"):
+        run(quick.recaption, quick.corpus, seed=0)
     assert first.poll() is None, first.communicate()
     first.send_signal(signal.SIGKILL)
     first.wait()
     finished = storage.keys("run/shards/")
     assert 0 < len(finished) < 4
     (tmp_path / "log").write_text("")
-    quick = ["--set", "recaption.engine.delay_s=0"]
-    assert cli("recaption", file, *quick).returncode == 0
+    assert run(quick.recaption, quick.corpus, seed=0).read == 12
     asked = {line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}
+    assert asked
     assert not {f"run/shards/{int(key) // 3:05d}.parquet" for key in asked} & set(finished)
-    assert built(load_recipe(file)) == expected_of(tmp_path)
+    assert built(quick) == expected_of(tmp_path)
     assert storage.keys("run/claims/") == []
 
 

@@ -98,6 +98,8 @@ def test_several_files_come_in_their_order(tmp_path: Path) -> None:
         (folder / f"{number:03d}").write_bytes(b"x" * 40 + f"{number:03d}".encode())
     files = sorted(folder.glob("*"))
     assert [content[-3:] for content in read_each(files)] == [file.name.encode() for file in files]
+    (folder / "empty").write_bytes(b"")
+    assert list(read_each([folder / "empty", files[0]]))[0] == b""  # noqa: RUF015 - both are asked
     assert [len(end) for end in tails(files, 5)] == [5] * 300
     assert [len(end) for end in tails(files[:1], 500)] == [43]
     copies = download(files, tmp_path / "copies")

@@ -183,7 +183,7 @@ def is_held(folder: RemotePath, name: str, number: int, *, sleep: Sleep | None =
     if first is None or _is_released(first):
         return False
     duration_s = _duration_s(first)
-    _LOG.info("%s: looking for up to %g s whether its holder lives", file, duration_s)
+    _LOG.warning("%s: looking for up to %g s whether its holder lives", file, duration_s)
     # Looks are counted rather than seconds: a process that was stopped meanwhile has seen nothing.
     for _ in range(_LOOKS + 1):
         (sleep or Event().wait)(duration_s / _LOOKS)
