@@ -253,9 +253,9 @@ class CoyoRecap(TableBuilder):
                 raise BadInput(
                     f"{folder}: config '{config}' is in the base, or in another run, already"
                 )
+            funnel.append(funnel_step(config, ledger.total(shards)))
             captions[config] = [_shards_of(ledger, work / config)]
             configs += [config, config + REJECTS_SUFFIX]
-            funnel.append(funnel_step(config, ledger.total(shards)))
             sources.append({"run": config, "fingerprint": ledger.fingerprint, **ledger.shaping})
         return Prepared(
             configs=[*configs, CONVERSATIONS],
