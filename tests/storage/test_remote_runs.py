@@ -129,7 +129,7 @@ def test_planning_lists_rather_than_asks_about_every_shard(
     plan(recipe.recaption, recipe.corpus, seed=0)
     feet = [r for r in storage.requests if "shards/" in r.target and r.method == "GET"]
     assert len(feet) == 12
-    assert len(storage.requests) <= 12 + 6
+    assert len(storage.requests) <= 12 + 9
 
 
 def test_corpus_check_reads_from_s3(
