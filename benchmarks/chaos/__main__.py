@@ -1,6 +1,7 @@
 """Disturbs runs, and prints a table of what came of it; what was done to each, to stderr."""
 
 import argparse
+import os
 import random
 import shutil
 import sys
@@ -14,6 +15,7 @@ from benchmarks.corpora import make_corpus
 from vila2data.commands import quiet_libraries
 
 from .kinds import KINDS
+from .processes import descendants, kill_all
 from .servers import Server
 from .trial import SAMPLES, SHARDS, Trial
 from .verdict import Expected, built
@@ -54,9 +56,8 @@ def _trials(seed: int) -> Iterator[Callable[[], Trial]]:
     """Makes trials with one corpus and two servers, each with random points of its own."""
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         corpus = make_corpus(Path(place) / "corpus", images=SAMPLES, shards=SHARDS)
+        stack.callback(lambda: kill_all(descendants(os.getpid())))
         servers = [Server(), Server()]
-        for server in servers:
-            stack.callback(server.kill)
         numbers = count()
 
         def new_trial() -> Trial:

@@ -15,8 +15,7 @@ def kill_driver(trial: Trial, *, workers: int) -> None:
 def kill_worker(trial: Trial) -> None:
     process = trial.start(executor={"workers": 2})
     if trial.wait_inside(process, least=1):
-        victim = trial.random.choice(descendants(process.pid, "spawn_main"))
-        trial.kill_others([victim], "worker")
+        trial.kill_one(descendants(process.pid, "spawn_main"), "worker")
     said = trial.end_of(process)
     if trial.happened:
         assert process.returncode == 1, said

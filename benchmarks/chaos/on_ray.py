@@ -50,7 +50,7 @@ def kill_actor(trial: Trial) -> None:
         process = trial.start(executor=_ON_RAY, environment=_reached(cluster))
         if trial.wait_inside(process, least=1):
             actors = [actor for node in cluster.worker_nodes for actor in _actors(node)]
-            trial.kill_others([trial.random.choice(actors)], "actor")
+            trial.kill_one(actors, "actor")
         said = trial.end_of(process)
         assert process.returncode == 0, said
 
@@ -60,10 +60,12 @@ def kill_node(trial: Trial, *, whole: bool) -> None:
     with _cluster(2) as cluster:
         process = trial.start(executor=_ON_RAY, environment=_reached(cluster))
         if trial.wait_inside(process, least=1):
-            nodes = [node for node in cluster.worker_nodes if _actors(node)]
-            raylet = _raylet(trial.random.choice(nodes))
-            victims = [psutil.Process(raylet), *(descendants(raylet) if whole else [])]
-            trial.kill_others(victims, "node with actors" if whole else "raylet with actors")
+            busy = [_raylet(node) for node in cluster.worker_nodes if _actors(node)]
+            if busy:
+                raylet = trial.random.choice(busy)
+                others = descendants(raylet) if whole else []
+                what = "node with actors" if whole else "raylet with actors"
+                trial.kill_together([psutil.Process(raylet), *others], what)
         said = trial.end_of(process)
         assert process.returncode == 0, said
 

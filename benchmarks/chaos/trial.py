@@ -49,6 +49,7 @@ class Trial:
             "base_url": [server.url for server in self.servers],
             "model": MODEL,
             "in_flight": 3,
+            "timeout_s": PATIENCE_S,
             "tries": 2,
             "first_wait_s": 0.05,
             "give_up_after": 8,
@@ -143,7 +144,12 @@ class Trial:
                 self.note(f"{what} killed")
         self.end_of(process)
 
-    def kill_others(self, victims: list[psutil.Process], what: str) -> None:
-        """Kills processes that work for a start of this run."""
+    def kill_one(self, candidates: list[psutil.Process], what: str) -> None:
+        """Kills one of the processes that work for a start of this run, if there are any."""
+        if candidates:
+            self.kill_together([self.random.choice(candidates)], what)
+
+    def kill_together(self, victims: list[psutil.Process], what: str) -> None:
+        """Kills processes that work for a start of this run, at once."""
         if (killed := kill_all(victims)) and self.finished() < SHARDS:
             self.note(f"{what} killed ({killed} processes)" if killed > 1 else f"{what} killed")
