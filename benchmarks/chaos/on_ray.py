@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this machine, and what is killed of it."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -8,10 +9,11 @@ from typing import Any
 
 import psutil
 
-from .processes import descendants
+from .processes import descendants, kill_all
 from .trial import Trial
 
 _ON_RAY: dict[str, object] = {"kind": "ray", "workers": 2}
+_STARTS = 10
 _ACTOR = "ray::_Actor"
 
 
@@ -20,16 +22,30 @@ def _cluster(nodes: int) -> Iterator[Any]:
     """Nodes whose processes descend from this one; the first one holds no workers."""
     with TemporaryDirectory(prefix="ray-") as folder:  # not /tmp/ray, where others would find it
         os.environ["RAY_TMPDIR"] = folder
-        from ray.cluster_utils import Cluster
-
-        told = {"include_dashboard": False, "num_cpus": 0, "object_store_memory": 100 << 20}
-        cluster = Cluster(initialize_head=True, head_node_args=told)
+        for _ in range(_STARTS):
+            try:
+                cluster = _start(nodes)
+                break
+            except Exception as error:  # noqa: BLE001 - Ray's own is no narrower
+                print(f"started again: {error}", file=sys.stderr, flush=True)
+                kill_all(descendants(os.getpid(), folder))
+        else:
+            raise RuntimeError(f"Ray did not start {_STARTS} times")
         try:
-            for _ in range(nodes):
-                cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
             yield cluster
         finally:
             cluster.shutdown()
+
+
+def _start(nodes: int) -> Any:
+    """Raises what Ray raises of a node that takes more than 30 s, as on a busy machine it may."""
+    from ray.cluster_utils import Cluster
+
+    told = {"include_dashboard": False, "num_cpus": 0, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args=told)
+    for _ in range(nodes):
+        cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+    return cluster
 
 
 def _reached(cluster: Any) -> dict[str, str]:
