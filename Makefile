@@ -21,12 +21,13 @@ setup: .venv/.installed
 
 # Without dependencies, since the list is complete: it leaves out torchaudio and torchcodec, which vLLM names, whose
 # wheels do not load beside a CPU torch, and which only sound and video need.
-.venv-vllm/.installed: setup.cfg pyproject.toml constraints-vllm.txt $(HOOK)
+.venv-vllm/.installed: setup.cfg pyproject.toml constraints-vllm.txt $(HOOK) environment/vllm_by_its_name.py
 	$(PYTHON) -m venv .venv-vllm
 	$(VLLM_BIN)/python -m pip install --quiet --upgrade pip
 	$(VLLM_BIN)/python -m pip install --quiet --no-deps --requirement constraints-vllm.txt
 	$(VLLM_BIN)/python -m pip install --quiet --no-deps --editable .
 	cp $(HOOK) $(call SITE,$(VLLM_BIN))
+	$(VLLM_BIN)/python environment/vllm_by_its_name.py
 	touch $@
 
 # The page of `vila2data report` is opened in a browser by one test; where none can be installed it is skipped.

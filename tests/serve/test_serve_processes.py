@@ -15,6 +15,7 @@ from making import do, make_corpus, write_recipe
 
 from vila2data.build.manifest import read_manifest
 from vila2data.errors import BadInput, MissingExtra, RunFailed
+from vila2data.serve import leash
 from vila2data.serve.processes import serve, vllm_program
 from vila2data.serve.rules import ServeRules, server_commands
 
@@ -209,6 +210,67 @@ def test_the_command_serves_what_recaption_asks(tmp_path: Path) -> None:
     assert read_manifest(build).rows_of("round1") == 12
     assert sorted(start["gpus"] for start in fake.starts()) == ["6", "7"]
     assert_gone(fake)
+
+
+@pytest.mark.parametrize("plan", ["serves", "never_ready"])
+def test_servers_and_their_workers_end_with_a_command_that_is_killed(
+    tmp_path: Path, plan: str
+) -> None:
+    fake = FakeVllm(tmp_path / "fake", plan)
+    recipe = serving_recipe(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vila2data", "serve", recipe, "--logs", tmp_path / "l"],
+        env={**os.environ, "PATH": fake.path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        awaited = "next: " if plan == "serves" else "started "
+        assert any(line.startswith(awaited) for line in process.stdout)
+        give_up_s = time.monotonic() + 20
+        while len(fake.starts()) < 2:
+            assert time.monotonic() < give_up_s
+            time.sleep(0.05)
+        pids = [start["pid"] for start in fake.starts()]
+        assert all(map(is_there, pids))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert_gone(fake)
+
+
+def test_a_program_that_does_not_end_when_asked_is_killed_with_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import signal; signal.signal(15, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+    )
+    quick = (
+        "import sys; from vila2data.serve import leash; leash.END_S = 0.2; leash.main(sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", quick, sys.executable, "-S", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGTERM)  # for the program alone
+        process.stdin.close()
+        assert process.stdout.read() == b""  # the program held it
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("code", "status"), [("raise SystemExit(3)", 3), ("os.abort()", -6)])
+def test_a_leash_ends_as_its_program_does(code: str, status: int) -> None:
+    program = [sys.executable, "-S", "-c", f"import os; {code}"]
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", leash.__file__, *program], stdin=subprocess.PIPE
+    ) as process:
+        assert process.wait(60) == status
 
 
 def test_a_dry_run_prints_the_commands_and_a_recipe_without_servers_is_refused(

@@ -158,32 +158,25 @@ def estimate(
     together = _mixed(samples)
     concurrency = concurrency_of(spec)
     chunks = _chunks(len(together), concurrency or 1)
-    if len(chunks) < 2:
-        raise RunFailed(
-            f"{len(together)} images are too few to time: give --calibrate more, at least "
-            f"{2 * (concurrency or 1)} for this engine"
-        )
     asking = _Asking(together, spec, seed, engine)
     durations_s = []
     for chunk in chunks:
-        began_s = clock()
-        asking.ask(chunk, attempt=0)
-        durations_s.append(clock() - began_s)
+        durations_s.append(asking.ask_timed(chunk, clock))
         on_sample(len(chunk))
-    rejected = asking.rejected
+    rejected = asking.rejected  # at the first answer
     asking.ask_again()
-    counts = [len(chunk) for chunk in chunks[1:]]
-    rate, error = _rate(counts, durations_s[1:])
-    tokens = asking.tokens
+    counts = [len(chunk) for chunk in chunks]
+    rate, error = _rate(counts[1:], durations_s[1:])
+    tokens_mean, tokens_p95 = asking.tokens_per_image()
     return Estimate(
         images=images,
         sampled=len(together),
-        timed=sum(counts),
+        timed=sum(counts[1:]),
         shards=sum(bool(of_shard) for of_shard in samples),
         rejected_share=rejected / len(together),
         answers_per_image=asking.answers / len(together),
-        tokens_per_image=float(np.mean(tokens)) if tokens else None,
-        tokens_per_image_p95=float(np.percentile(tokens, 95)) if tokens else None,
+        tokens_per_image=tokens_mean,
+        tokens_per_image_p95=tokens_p95,
         answers_per_s=rate,
         answers_per_s_error=error,
         concurrency=concurrency,
@@ -206,12 +199,21 @@ def _mixed(samples: Sequence[Sequence[Sample]]) -> list[Sample]:
 
 
 def _chunks(count: int, concurrency: int) -> list[range]:
-    """The warm-up, then chunks of whole batches as far as there are enough."""
+    """The warm-up, then chunks of whole batches as far as there are enough.
+
+    Raises:
+        RunFailed: the warm-up would leave nothing to time.
+    """
     batch = max(1, min(concurrency, count // (_CHUNKS + 1)))
     batches = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
     timed = len(batches) - 1
+    if timed < 1:
+        raise RunFailed(
+            f"{count} images are too few to time: give --calibrate more, at least "
+            f"{2 * concurrency} for this engine"
+        )
     number = min(_CHUNKS, timed)
-    bounds = [1 + timed * position // number for position in range(number + 1)] if timed else []
+    bounds = [1 + timed * position // number for position in range(number + 1)]
     chunks = [range(batches[a].start, batches[b - 1].stop) for a, b in pairwise(bounds)]
     return [*batches[:1], *chunks]
 
@@ -248,10 +250,18 @@ class _Asking:
         self.answers = 0
         self.rejected = 0
 
-    @property
-    def tokens(self) -> list[int]:
-        """Output tokens of each sample whose engine told, all its answers together."""
-        return list(self._tokens.values())
+    def tokens_per_image(self) -> tuple[float | None, float | None]:
+        """Mean and 95th percentile of the output tokens of all answers to a sample, None where the
+        engine told of none.
+        """
+        told = list(self._tokens.values())
+        return (float(np.mean(told)), float(np.percentile(told, 95))) if told else (None, None)
+
+    def ask_timed(self, places: Sequence[int], clock: Callable[[], float]) -> float:
+        """Seconds from the first asking of the samples at ``places`` to the last answer."""
+        began_s = clock()
+        self.ask(places, attempt=0)
+        return clock() - began_s
 
     def ask_again(self) -> None:
         """Asks again about what was rejected, as often as the recipe says."""

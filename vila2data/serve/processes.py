@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vila2data.errors import BadInput, MissingExtra, RunFailed
 
+from . import leash
 from .rules import ServerCommand, ServeRules
 
 Tell = Callable[[str], None]
@@ -24,10 +25,10 @@ Tell = Callable[[str], None]
 _LOOK_S = 0.2
 _HEALTH_TIMEOUT_S = 2.0
 _STEADY_S = 60.0  # a server that was ready for so long dies anew, not in a row
-_END_S = 15.0
 _MAX_WAIT_S = 300.0
 _LAST_LINES, _LAST_BYTES = 5, 16 * 1024
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LEASHED = (sys.executable, "-I", "-S", leash.__file__)
 _NO_PROXY = urllib.request.ProxyHandler({})  # whatever the environment says: it is this machine
 _DIRECT = urllib.request.build_opener(_NO_PROXY)
 
@@ -63,11 +64,12 @@ class _Running:
 
     def start(self, now_s: float) -> None:
         with self.log.open("ab") as log:
-            # A session of its own, so that its workers are ended with it, and Ctrl-C is ours.
+            # A session of its own, so that its workers are ended with it, and Ctrl-C is ours. A
+            # pipe that nobody else holds, so that all end with this process however it ends.
             self.process = subprocess.Popen(
-                [str(self.program), *self.command.arguments],
+                [*_LEASHED, str(self.program), *self.command.arguments],
                 env={**os.environ, **self.command.environment},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -79,6 +81,15 @@ class _Running:
         if self.process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, number)
+
+    def bury(self) -> None:
+        """Kills what is left, for good."""
+        self.signal(signal.SIGKILL)  # its workers may hold the GPUs
+        if self.process is not None:
+            self.process.wait()
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+        self.process = None
 
     def answers(self) -> bool:
         try:
@@ -213,10 +224,7 @@ def _look_after(server: _Running, rules: ServeRules, tell: Tell) -> None:
 
 def _bury(server: _Running, rules: ServeRules, tell: Tell, how: str) -> None:
     """Ends what a server left, and plans its restart."""
-    server.signal(signal.SIGKILL)  # its workers may hold the GPUs
-    if server.process is not None:
-        server.process.wait()
-    server.process = None
+    server.bury()
     what = f"{server.command.url} {how}; {server.last_words()}"
     if not server.was_ready:
         raise RunFailed(what)
@@ -237,11 +245,10 @@ def _end(servers: Sequence[_Running]) -> None:
     """Asks all to end, and kills what has not after a while."""
     for server in servers:
         server.signal(signal.SIGTERM)
-    give_up_s = time.monotonic() + _END_S
+    give_up_s = time.monotonic() + leash.END_S
     for server in servers:
         if server.process is None:
             continue
         with suppress(subprocess.TimeoutExpired):
             server.process.wait(max(0.0, give_up_s - time.monotonic()))
-        server.signal(signal.SIGKILL)
-        server.process.wait()
+        server.bury()
