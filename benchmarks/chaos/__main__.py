@@ -38,7 +38,7 @@ def main(times: int, only: Sequence[str], seed: int) -> None:
             trials = [new_trial() for _ in range(times)]
             for trial in trials:
                 KINDS[kind](trial)
-                expected.check(built(trial))
+                expected.check(trial.build or built(trial))
                 told = "; ".join(trial.happened) or "nothing happened"
                 print(f"{kind}, {trial.folder.name}: {told}", file=sys.stderr, flush=True)
                 shutil.rmtree(trial.folder)

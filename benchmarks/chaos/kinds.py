@@ -9,6 +9,7 @@ from .company import parts, two_drivers
 from .kills import kill_all_servers, kill_driver, kill_server, kill_worker
 from .machine import clock_jumps, full_disk
 from .on_ray import kill_actor, kill_node, mixture
+from .on_storage import failing_storage, storage_down, two_drivers_on_storage, uploads_cut
 from .trial import Trial
 
 KINDS: Mapping[str, Callable[[Trial], None]] = {
@@ -25,4 +26,8 @@ KINDS: Mapping[str, Callable[[Trial], None]] = {
     "raylet of a Ray node killed": partial(kill_node, whole=False),
     "Ray node killed, all its processes": partial(kill_node, whole=True),
     "driver, part and workers killed in turn, Ray ends it": mixture,
+    "S3 storage fails a tenth of the requests": failing_storage,
+    "S3 uploads cut or refused, driver killed": uploads_cut,
+    "S3 storage down": storage_down,
+    "two drivers on one run on S3": two_drivers_on_storage,
 }

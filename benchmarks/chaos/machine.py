@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from .trial import Trial
 
@@ -41,6 +42,7 @@ def clock_jumps(trial: Trial) -> None:
 
 def full_disk(trial: Trial) -> None:
     disk = trial.run
+    assert isinstance(disk, Path)
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "vila2data-chaos", str(disk)]
     subprocess.run(mount, check=True)

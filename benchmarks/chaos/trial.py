@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import yaml
 
+from vila2data.storage import Place
+
 from .processes import PATIENCE_S, holds_file_in, kill_all, wait_for
 from .servers import MODEL, Server
 
@@ -26,21 +28,23 @@ class Trial:
     """A run of its own, whose build is compared at the end.
 
     Attributes:
+        corpus: where its shards lie; ``run`` is where it goes.
         happened: the disturbances that met what they were meant for, in words.
+        build: made already, where the run does not stay.
         settings: of the recipe, in place of the usual ones; for all starts and the build.
     """
 
     folder: Path
-    corpus: Path
+    corpus: Place
     servers: Sequence[Server]
     random: random.Random
     happened: list[str] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
     starts: int = 0
+    build: Path | None = None
 
-    @property
-    def run(self) -> Path:
-        return self.folder / "run"
+    def __post_init__(self) -> None:
+        self.run: Place = self.folder / "run"
 
     def recipe(self, executor: Mapping[str, object] | None = None) -> Path:
         """A recipe of the run; who works may differ from start to start."""
@@ -124,7 +128,9 @@ class Trial:
         def ended() -> bool:
             return process.poll() is not None
 
-        wait_for(lambda: ended() or holds_file_in(process.pid, self.run), "the run's lock")
+        if isinstance(self.run, Path):
+            folder = self.run
+            wait_for(lambda: ended() or holds_file_in(process.pid, folder), "the run's lock")
         begun = self.finished()
         shards = max(least, begun + self.random.randrange(max(1, SHARDS - begun - 1)))
         wait_for(lambda: ended() or self.finished() >= shards, "shards")
