@@ -11,6 +11,7 @@ from vila2data.build.write import write_build
 from vila2data.builders.coyo_recap import CoyoRecap
 from vila2data.corpus.read import read_corpus
 from vila2data.recipe import load_recipe
+from vila2data.storage import Place
 
 from .trial import Trial
 
@@ -28,7 +29,7 @@ class Expected:
     keys: Counter[str]
 
     @classmethod
-    def of(cls, build: Path, corpus: Path) -> "Expected":
+    def of(cls, build: Path, corpus: Place) -> "Expected":
         return cls(_hashes(build), Counter(sample.key for sample in read_corpus(corpus)))
 
     def check(self, build: Path) -> None:
