@@ -1,7 +1,6 @@
 """A Ray cluster of several nodes on this machine, and what is killed of it."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -9,43 +8,37 @@ from typing import Any
 
 import psutil
 
-from .processes import descendants, kill_all
+from .processes import PATIENCE_S, descendants
 from .trial import Trial
 
 _ON_RAY: dict[str, object] = {"kind": "ray", "workers": 2}
-_STARTS = 10
 _ACTOR = "ray::_Actor"
+
+
+# Of a busy machine: Ray's own are 30 and 60 s.
+_PATIENT = {
+    "RAY_raylet_start_wait_time_s": f"{PATIENCE_S:.0f}",
+    "RAY_worker_register_timeout_seconds": f"{PATIENCE_S:.0f}",
+}
 
 
 @contextmanager
 def _cluster(nodes: int) -> Iterator[Any]:
     """Nodes whose processes descend from this one; the first one holds no workers."""
     with TemporaryDirectory(prefix="ray-") as folder:  # not /tmp/ray, where others would find it
-        os.environ["RAY_TMPDIR"] = folder
-        for _ in range(_STARTS):
-            try:
-                cluster = _start(nodes)
-                break
-            except Exception as error:  # noqa: BLE001 - Ray's own is no narrower
-                print(f"started again: {error}", file=sys.stderr, flush=True)
-                kill_all(descendants(os.getpid(), folder))
-        else:
-            raise RuntimeError(f"Ray did not start {_STARTS} times")
+        os.environ.update(_PATIENT, RAY_TMPDIR=folder)  # before Ray is imported
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster()
+        small = {"object_store_memory": 100 << 20, "wait": False}
+        cluster.add_node(num_cpus=0, include_dashboard=False, **small)
         try:
+            for _ in range(nodes):
+                cluster.add_node(num_cpus=2, **small)
+            cluster.wait_for_nodes(timeout=PATIENCE_S)
             yield cluster
         finally:
             cluster.shutdown()
-
-
-def _start(nodes: int) -> Any:
-    """Raises what Ray raises of a node that takes more than 30 s, as on a busy machine it may."""
-    from ray.cluster_utils import Cluster
-
-    told = {"include_dashboard": False, "num_cpus": 0, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args=told)
-    for _ in range(nodes):
-        cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
-    return cluster
 
 
 def _reached(cluster: Any) -> dict[str, str]:
