@@ -8,17 +8,19 @@ from typing import Any
 
 import psutil
 
-from .processes import PATIENCE_S, descendants
+from .processes import descendants
 from .trial import Trial
 
 _ON_RAY: dict[str, object] = {"kind": "ray", "workers": 2}
 _ACTOR = "ray::_Actor"
 
 
-# Of a busy machine: Ray's own are 30 and 60 s.
+_START_S = 120
+# For a busy machine: Ray's own are a minute and less.
 _PATIENT = {
-    "RAY_raylet_start_wait_time_s": f"{PATIENCE_S:.0f}",
-    "RAY_worker_register_timeout_seconds": f"{PATIENCE_S:.0f}",
+    "RAY_agent_register_timeout_ms": f"{_START_S}000",
+    "RAY_raylet_start_wait_time_s": f"{_START_S}",
+    "RAY_worker_register_timeout_seconds": f"{_START_S}",
 }
 
 
@@ -35,7 +37,7 @@ def _cluster(nodes: int) -> Iterator[Any]:
         try:
             for _ in range(nodes):
                 cluster.add_node(num_cpus=2, **small)
-            cluster.wait_for_nodes(timeout=PATIENCE_S)
+            cluster.wait_for_nodes(timeout=_START_S)
             yield cluster
         finally:
             cluster.shutdown()
