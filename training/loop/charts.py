@@ -11,7 +11,9 @@ from .results import Summary
 from .tables import MAIN_SCORES, SCORES
 
 WORDS_FILE, SCORES_FILE = "words.svg", "scores.svg"
-_COLOURS = ("#3f7fd0", "#d9822b", "#3d9a6b", "#c8504f", "#8a63c4")
+_COLOURS = ("#3f7fd0", "#d9822b", "#3d9a6b", "#c8504f", "#8a63c4", "#7d7461")
+_DRAWN = (*MAIN_SCORES, "said_relation_accuracy")
+_BEGINNING = "base"
 _SIZE_PX = {"width": 420, "height": 240}
 _CONFIG = {
     "background": "white",
@@ -57,10 +59,12 @@ def words_chart(summaries: Sequence[Summary]) -> Any:
 
 def scores_chart(summaries: Sequence[Summary]) -> Any:
     """Scores of each model, with the error over scenes as a bar: a line for each figure over the
-    rounds, points for what follows them.
+    rounds, points for what follows them. The base, which has not learned to answer, is left out:
+    what the rounds change would look like nothing beside it.
     """
     alt = require("altair", extra="report")
-    names = [name for name in MAIN_SCORES if any(name in s.figures for s in summaries)]
+    trained = [summary for summary in summaries if summary.round != _BEGINNING]
+    names = [name for name in _DRAWN if any(name in s.figures for s in trained)]
     values = [
         {
             "round": summary.round,
@@ -70,7 +74,7 @@ def scores_chart(summaries: Sequence[Summary]) -> Any:
             "high": found.mean + (found.standard_error or 0),
             "follows": not summary.round.removeprefix("VILA_").isalnum(),
         }
-        for summary in summaries
+        for summary in trained
         for name in names
         if (found := summary.figures.get(name)) is not None
     ]

@@ -279,7 +279,7 @@ def test_the_pictures_show_every_round(tmp_path: Path) -> None:
     words, scores = ((tmp_path / name).read_text() for name in ("words.svg", "scores.svg"))
     assert [text for text in texts_of(words) if "VILA" in text or text == "base"] == list(names)
     shown = [text for text in texts_of(scores) if "VILA" in text or text == "base"]
-    assert shown == ["base", "VILA_0", "VILA_1", "VILA_1-specialist", "VILA_1+spatial"]
+    assert shown == ["VILA_0", "VILA_1", "VILA_1-specialist", "VILA_1+spatial"]
     assert {"VQA", "Objects R"} <= set(texts_of(scores))
     assert "Objects P" not in texts_of(scores)
     assert page(found, seeds=1, pictures=["words.svg"]).count("![words.svg](words.svg)") == 1
