@@ -18,6 +18,7 @@ _SIZE_PX = {"width": 420, "height": 240}
 _CONFIG = {
     "background": "white",
     "font": "system-ui, sans-serif",
+    "padding": {"left": 5, "top": 5, "right": 30, "bottom": 5},  # a reader's font may be wider
     "view": {"stroke": None},
     "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
     "legend": {"labelFontSize": 12},
