@@ -185,7 +185,10 @@ def serving_recipe(tmp_path: Path, **serve: Any) -> Path:
 def test_the_command_serves_what_recaption_asks(tmp_path: Path) -> None:
     fake = FakeVllm(tmp_path / "fake")
     recipe = serving_recipe(tmp_path, gpus_per_server=1)
-    code = "from vila2data.cli import main; main()"
+    code = (
+        "import signal; signal.signal(2, signal.default_int_handler); "  # ignored where tests run in the background
+        "from vila2data.cli import main; main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "serve", recipe, "--set", "seed=3", "--logs", tmp_path / "l"],
         env={**os.environ, "PATH": fake.path, "CUDA_VISIBLE_DEVICES": "6,7"},
