@@ -1,6 +1,6 @@
 """Corpus and run on an S3 storage that fails."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from .trial import Trial
 from .verdict import built
 
 LEASE_S = 5.0
-_SHARE = 0.1  # of the requests, of each fault
+_SHARE = 0.1  # of the requests that fail
+_UPLOADS = 0.5  # of the shards
 _DOWN = "the storage failed"
 
 
@@ -33,6 +34,14 @@ def _on_storage(trial: Trial) -> Iterator[FaultyStorage]:
         assert storage.keys("run/claims/") == []
 
 
+def _fail(
+    storage: FaultyStorage, faults: Sequence[str], share: float, *, method: str = "", key: str = ""
+) -> None:
+    """Each fault as often as the others. One draw decides over all rules, the first that holds."""
+    for number, fault in enumerate(faults, 1):
+        storage.fail(fault, method=method, key=key, share=share * number / len(faults))
+
+
 def _note_faults(trial: Trial, storage: FaultyStorage) -> None:
     if faults := [str(request.fault) for request in storage.faults()]:
         kinds = ", ".join(f"{faults.count(kind)} {kind}" for kind in FAULTS if kind in faults)
@@ -42,8 +51,7 @@ def _note_faults(trial: Trial, storage: FaultyStorage) -> None:
 def failing_storage(trial: Trial) -> None:
     """A tenth of all requests fails, in one way or another."""
     with _on_storage(trial) as storage:
-        for fault in FAULTS:
-            storage.fail(fault, share=_SHARE / len(FAULTS))
+        _fail(storage, FAULTS, _SHARE)
         trial.until_done()
         _note_faults(trial, storage)
 
@@ -53,8 +61,7 @@ def uploads_cut(trial: Trial) -> None:
     the driver is killed.
     """
     with _on_storage(trial) as storage:
-        for fault in ("cut", "503"):
-            storage.fail(fault, method="PUT", key="run/shards/", share=0.25)
+        _fail(storage, ("cut", "503"), _UPLOADS, method="PUT", key="run/shards/")
         trial.kill_command(trial.start(), "driver")
         trial.until_done()
         _note_faults(trial, storage)
