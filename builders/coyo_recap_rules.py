@@ -163,13 +163,13 @@ def _only(
     """Temporary views that hide the rest of each table, and what is computed from them."""
     (database,) = connection.execute("SELECT current_database()").fetchall()[0]
     names = [sql_name(table) for table in tables]
-    for name in names:
-        connection.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT * FROM {database}.main.{name} WHERE {within}"
-        )
-    connection.execute(_HELPERS)
     try:
+        for name in names:
+            connection.execute(
+                f"CREATE TEMP VIEW {name} AS SELECT * FROM {database}.main.{name} WHERE {within}"
+            )
+        connection.execute(_HELPERS)
         yield
     finally:
         for name in (*names, "all_originals", "newest"):
-            connection.execute(f"DROP VIEW temp.main.{name}")
+            connection.execute(f"DROP VIEW IF EXISTS temp.main.{name}")

@@ -166,6 +166,13 @@ def test_rules_that_are_broken_in_several_ranges_are_told_once(
     assert left == [(0,)]
 
 
+def test_rules_over_a_table_that_is_not_there_hide_nothing_afterwards(build: Path) -> None:
+    with connect(build) as connection:
+        with pytest.raises(duckdb.CatalogException, match="nowhere"):
+            coyo_recap_rules.problems(connection, ["original", "nowhere"])
+        assert coyo_recap_rules.problems(connection, ["original", "round1"]) == []
+
+
 def test_an_existing_version_is_never_written_into(root: Path, build: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in build.rglob("*")}
     with pytest.raises(
