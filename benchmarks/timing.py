@@ -29,5 +29,5 @@ def show(title: str, rows: int, unit: str, seconds: Mapping[str, float], *, agai
     """A Markdown table of rates and ratios against one of the alternatives."""
     print(f"\n### {title}\n\n| | seconds | {unit}/s | × {against} |\n|---|---:|---:|---:|")
     for name, found in seconds.items():
-        ratio = seconds[against] / found
-        print(f"| {name} | {found:.2f} | {rows / found:,.0f} | {ratio:.2f} |")
+        rate, ratio = rows / found, seconds[against] / found
+        print(f"| {name} | {found:.2f} | {rate:,.{0 if rate > 99 else 1}f} | {ratio:.2f} |")

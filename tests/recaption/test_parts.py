@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from making import do, make_corpus, parquet_hashes, write_recipe
 
 from vila2data.corpus.read import list_shards
@@ -121,3 +122,15 @@ def test_a_claim_goes_with_its_process(tmp_path: Path) -> None:
     first.wait()
     recipe = load_recipe(file, ["recaption.engine.delay_s=0"])
     assert run(recipe.recaption, recipe.corpus, seed=0).read == 6
+
+
+def test_claims_that_killed_processes_left_on_finished_shards_are_removed(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "corpus", 6, shards=3)
+    recipe: Any = load_recipe(write_recipe(tmp_path / "r.yaml"))
+    run(recipe.recaption, recipe.corpus, seed=0)
+    dead, living = (recipe.recaption.run / "shards" / f".0000{n}.lock" for n in (0, 2))
+    dead.touch()
+    with FileLock(living):
+        run(recipe.recaption, recipe.corpus, seed=0)
+        assert not dead.exists()
+        assert living.exists()

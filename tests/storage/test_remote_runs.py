@@ -64,6 +64,19 @@ def test_a_run_on_s3_leaves_its_shards_its_log_and_a_released_lease(
     assert lines[-1]["images"] == 4
 
 
+def test_claims_that_killed_processes_left_on_finished_shards_are_removed(
+    tmp_path: Path, storage: FaultyStorage
+) -> None:
+    corpus = put_corpus(storage.url("corpus"), tmp_path / "corpus", 4, shards=2)
+    recipe: Any = load_recipe(recipe_at(tmp_path / "s3.yaml", corpus, storage.url("run")))
+    run(recipe.recaption, recipe.corpus, seed=0)
+    dead, unknown = (remote(storage.url(f"run/claims/0000{n}")) for n in (1, 7))
+    for claim in (dead, unknown):
+        claim.write_bytes(b'{"name": "run", "number": 1, "token": "1"}')
+    run(recipe.recaption, recipe.corpus, seed=0)
+    assert storage.keys("run/claims/") == ["run/claims/00007"]
+
+
 @pytest.mark.parametrize("kind", ["local", "ray"])
 def test_workers_and_actors_read_the_corpus_from_s3(
     tmp_path: Path, storage: FaultyStorage, kind: str

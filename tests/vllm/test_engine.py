@@ -1,9 +1,10 @@
 """The engine `vllm`; in an environment of its own: `make test-vllm`."""
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ PROMPTS = ("Describe the picture .", "a red circle", "what is on the left of the
 ARGUMENTS = {"max_model_len": 512, "enforce_eager": True, "max_num_seqs": 8}
 
 
-def config_of(model: Path, **settings: Any) -> VllmConfig:
-    return VllmConfig(model=str(model), dtype="float32", engine_args=ARGUMENTS, **settings)
+def config_of(
+    model: Path, engine_args: Mapping[str, Any] = ARGUMENTS, **settings: Any
+) -> VllmConfig:
+    return VllmConfig(model=str(model), dtype="float32", engine_args=engine_args, **settings)
 
 
 def asked(index: int, **sampling: Any) -> Request:
@@ -162,11 +165,27 @@ def test_it_is_started_anew_and_ends_repeating_texts(model: Path, engine: VllmEn
             assert result == plain[number]
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.parametrize("kind", ["tensor", "data"])
+def test_two_that_share_the_work_write_what_one_writes(
+    model: Path, engine: VllmEngine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "tensor":  # on a CPU each part of the model wants a core of its own
+        cores = sorted(os.sched_getaffinity(0))[:2]
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, cores)))
+    requests = [asked(n, temperature=n % 2) for n in range(30)]
+    expected = by_index(engine.generate(requests))
+    shared = VllmEngine(config_of(model, {**ARGUMENTS, f"{kind}_parallel_size": 2}))
+    found = by_index(shared.generate(requests))
+    shared.close()
+    assert found == expected
+
+
 def test_a_checkpoint_that_vllm_cannot_load_is_told(tmp_path: Path, model: Path) -> None:
     from vila2data.errors import BadInput
 
     with pytest.raises(BadInput, match="cannot be loaded"):
-        VllmEngine(config_of(model).model_copy(update={"engine_args": {"no_such": 1}}))
+        VllmEngine(config_of(model, {"no_such": 1}))
 
 
 def test_recaption_leaves_the_same_rows_as_the_engine_transformers(

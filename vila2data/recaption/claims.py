@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -33,6 +34,10 @@ class Claims(Protocol):
         """
         ...
 
+    def sweep(self, finished: Iterable[Place]) -> None:
+        """Removes the claims on finished shards, whose processes were killed before they did."""
+        ...
+
 
 def claims_of(ledger: Ledger, lease: Lease | None) -> Claims:
     """Claims of a process on the shards of a run.
@@ -56,14 +61,12 @@ class FileClaims:
         return filter(self._take, shards)
 
     def _take(self, shard: Place) -> bool:
-        path = self._ledger.path(shard)
-        # An engine may draw in a thread of its own.
-        lock = FileLock(str(path.with_name(f".{path.stem}.lock")), timeout=0, thread_local=False)
+        lock = _lock_on(self._file(shard))
         try:
             lock.acquire()
         except Timeout:
             return False
-        if path.is_file():  # finished a moment ago
+        if self._ledger.path(shard).is_file():  # finished a moment ago
             self._release(lock)
             return False
         self._locks[shard] = lock
@@ -79,11 +82,31 @@ class FileClaims:
         self._ledger.write(shard, table, counts)
         self._release(self._locks.pop(shard))
 
+    def sweep(self, finished: Iterable[Place]) -> None:
+        """Removes the locks' files of finished shards, whose processes were killed before they
+        did.
+        """
+        files = {self._file(shard) for shard in finished}
+        for file in files & set((self._ledger.folder / "shards").glob(".*.lock")):
+            lock = _lock_on(file)
+            with suppress(Timeout):  # its process is about to
+                lock.acquire()
+                self._release(lock)
+
+    def _file(self, shard: Place) -> Place:
+        path = self._ledger.path(shard)
+        return path.with_name(f".{path.stem}.lock")
+
     @staticmethod
     def _release(lock: FileLock) -> None:
         # Whoever opened the file before it goes finds the shard finished.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def _lock_on(file: Place) -> FileLock:
+    # An engine may draw in a thread of its own.
+    return FileLock(str(file), timeout=0, thread_local=False)
 
 
 class LeaseClaims:
@@ -152,6 +175,13 @@ class LeaseClaims:
         self._lease.check()
         self._ledger.write(shard, table, counts)
         self._file(shard).unlink(missing_ok=True)
+
+    def sweep(self, finished: Iterable[Place]) -> None:
+        """Removes the claims on finished shards, whose processes were killed before they did."""
+        stems = {shard.stem for shard in finished}
+        for claim in (self._lease.folder / "claims").glob("*"):
+            if claim.name in stems:
+                claim.unlink(missing_ok=True)
 
     def _file(self, shard: Place) -> RemotePath:
         return self._lease.folder / "claims" / shard.stem

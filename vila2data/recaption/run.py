@@ -8,9 +8,9 @@ from vila2data.corpus.read import ReadLimits, list_shards
 from vila2data.counts import Counts
 from vila2data.engines import Captioner
 from vila2data.errors import BadInput
-from vila2data.storage import Lease, Place
+from vila2data.storage import Place
 
-from .claims import claims_of
+from .claims import Claims, claims_of
 from .crew import Crew, hand_out, start_engine
 from .ledger import Ledger
 from .local_crew import LocalCrew
@@ -123,12 +123,14 @@ def run(
     shards = list_shards(corpus)
     ledger = Ledger.create(spec.run, shaping_of(spec, seed=seed))
     with ledger.locked(part.name) as lease:
-        todo = _plan(ledger, part.of(shards)).todo
-        if todo:  # else do not load a model
+        begun = _plan(ledger, part.of(shards))
+        claims = claims_of(ledger, lease)
+        claims.sweep(begun.finished)
+        if begun.todo:  # else do not load a model
             account = account or Account()
             account.on_sample = on_sample
             with logged(account, ledger.folder / LOG_FILE, config=spec.config):
-                _caption(ledger, todo, spec, seed, account, engine, lease)
+                _caption(claims, begun.todo, spec, seed, account, engine)
         if part == WHOLE:
             return ledger.total(shards)
         return sum(_plan(ledger, part.of(shards)).finished.values(), Counts())
@@ -161,15 +163,13 @@ def scan(
 
 
 def _caption(
-    ledger: Ledger,
+    claims: Claims,
     todo: list[Place],
     spec: RecaptionSpec,
     seed: int,
     account: Account,
     engine: Captioner | None,
-    lease: Lease | None,
 ) -> None:
-    claims = claims_of(ledger, lease)
     shards = claims.of(todo)
     if engine is None and (spec.executor.kind == "ray" or spec.executor.workers > 1):
         with _crew(spec, seed, min(spec.executor.workers, len(todo))) as crew:
