@@ -1,12 +1,12 @@
 """A Ray cluster of several nodes on this machine, and what is killed of it."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
+
+from tests.plugin.ray_nodes import add_nodes, ray_cluster
 
 from .processes import descendants
 from .trial import Trial
@@ -15,32 +15,11 @@ _ON_RAY: dict[str, object] = {"kind": "ray", "workers": 2}
 _ACTOR = "ray::_Actor"
 
 
-_START_S = 120
-# For a busy machine: Ray's own are a minute and less.
-_PATIENT = {
-    "RAY_agent_register_timeout_ms": f"{_START_S}000",
-    "RAY_raylet_start_wait_time_s": f"{_START_S}",
-    "RAY_worker_register_timeout_seconds": f"{_START_S}",
-}
-
-
 @contextmanager
 def _cluster(nodes: int) -> Iterator[Any]:
-    """Nodes whose processes descend from this one; the first one holds no workers."""
-    with TemporaryDirectory(prefix="ray-") as folder:  # not /tmp/ray, where others would find it
-        os.environ.update(_PATIENT, RAY_TMPDIR=folder)  # before Ray is imported
-        from ray.cluster_utils import Cluster
-
-        cluster = Cluster()
-        small = {"object_store_memory": 100 << 20, "wait": False}
-        cluster.add_node(num_cpus=0, include_dashboard=False, **small)
-        try:
-            for _ in range(nodes):
-                cluster.add_node(num_cpus=2, **small)
-            cluster.wait_for_nodes(timeout=_START_S)
-            yield cluster
-        finally:
-            cluster.shutdown()
+    with ray_cluster() as cluster:
+        add_nodes(cluster, nodes, cpus=2)
+        yield cluster
 
 
 def _reached(cluster: Any) -> dict[str, str]:
